@@ -1,0 +1,96 @@
+/** Every kind of error that this library makes. Outcomes such as duplicate or busy are values, not errors. */
+export const errorCodes = [
+  /** An option is not what it has to be. Thrown at construction. */
+  'invalid-option',
+  /** A message has no usable key. */
+  'invalid-key',
+  /** A value has no canonical JSON form. */
+  'not-canonical',
+  /** The schema refused the payload. */
+  'invalid-payload',
+  /** A result could not be encoded, or a stored one not decoded. */
+  'codec',
+  /** The claim was lost: its lease ended, or somebody else took it. The reason of `ctx.signal`. */
+  'claim-lost',
+  /** The handler ran longer than `handlerTimeoutMs`. The reason of `ctx.signal`. */
+  'handler-timeout',
+  /** The receiver is stopping. The reason of `ctx.signal`, and thrown by `once` functions that are called afterwards. */
+  'stopped',
+  /** Another call with the same key is running, and did not finish in time. Thrown by `once` functions. */
+  'busy',
+  /** The key was parked. Thrown by `once` functions. */
+  'parked',
+  /** Same key, other arguments. Thrown by `once` functions. */
+  'mismatch',
+  /** The store can't be used as it is: corrupt, read-only, full, of another schema version, or answering nonsense. */
+  'store',
+  /** A commit whose outcome could not be found out. */
+  'commit-in-doubt',
+  /** The store would forget sooner than the broker stops redelivering. */
+  'retention-too-short',
+  /** The broker's settings make the promise impossible. */
+  'broker',
+  /** A handler called its own receiver with the key that it is running. */
+  'nested',
+] as const;
+
+export type ErrorCode = (typeof errorCodes)[number];
+
+/** The one error class of this library. Tell errors apart by `code`. */
+export class ReceiverError extends Error {
+  override readonly name = 'ReceiverError';
+  readonly code: ErrorCode;
+  /** Milliseconds after which another try makes sense, where that is known. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; retryAfterMs?: number }) {
+    super(message, options && 'cause' in options ? { cause: options.cause } : undefined);
+    this.code = code;
+    this.retryAfterMs = options?.retryAfterMs;
+  }
+}
+
+/** Thrown by a handler: this message can't ever succeed. It is parked at once, with this error's text as its detail. */
+export class TerminalError extends Error {
+  override readonly name: string = 'TerminalError';
+}
+
+/** Thrown by a handler: try again after `afterMs`, instead of the receiver's own backoff. The attempt counts. */
+export class RetryAfter extends Error {
+  override readonly name: string = 'RetryAfter';
+  readonly afterMs: number;
+
+  constructor(afterMs: number, message = `Try again after ${afterMs} ms`, options?: ErrorOptions) {
+    super(message, options);
+    this.afterMs = expectNumber('afterMs', afterMs, { atLeast: 0 });
+  }
+}
+
+/** The text of anything that was thrown, one line, at most 500 characters. */
+export function describeError(error: unknown): string {
+  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return text.replace(/\s+/g, ' ').slice(0, 500);
+}
+
+/** Throws `invalid-option` in the one form that all options share. */
+export function refuseOption(name: string, expected: string, got: unknown): never {
+  const shown = typeof got === 'string' ? JSON.stringify(got) : typeof got === 'function' ? 'a function' : String(got);
+  throw new ReceiverError('invalid-option', `Expected \`${name}\` to be ${expected}, got \`${shown}\` (${got === null ? 'null' : typeof got})`);
+}
+
+/** Checks a number option. `Infinity` passes only where `atMost` is left out and `integer` is not set. */
+export function expectNumber(
+  name: string,
+  value: unknown,
+  limits: { atLeast: number; atMost?: number; integer?: boolean },
+): number {
+  const ok =
+    typeof value === 'number' &&
+    value >= limits.atLeast &&
+    value <= (limits.atMost ?? Number.POSITIVE_INFINITY) &&
+    (!limits.integer || Number.isSafeInteger(value));
+  if (ok) return value;
+  const kind = limits.integer ? 'a whole number' : 'a number';
+  const range = limits.atMost === undefined ? `of ${limits.atLeast} or more` : `from ${limits.atLeast} to ${limits.atMost}`;
+  return refuseOption(name, `${kind} ${range}`, value);
+}
