@@ -1,0 +1,62 @@
+import { ReceiverError } from './errors.ts';
+
+/** Deeper nesting than this is refused, so that a hostile payload can't overflow the stack. */
+const maxDepth = 500;
+
+/**
+ * The canonical JSON text of a value: equal for equal data, whatever the order of its members.
+ *
+ * Follows RFC 8785 (JSON Canonicalization Scheme): members sorted by UTF-16 code units, ECMAScript numbers, no white space. What JSON
+ * can't hold is refused rather than guessed: NaN, infinities, bigint, functions, symbols, lone surrogates, Map, Set and other class
+ * instances without `toJSON`. Members that are `undefined` are left out, as `JSON.stringify` does.
+ *
+ * @throws ReceiverError `not-canonical`
+ */
+export function canonicalJson(value: unknown): string {
+  return write(value, 0);
+}
+
+function write(value: unknown, depth: number): string {
+  if (value === null) return 'null';
+  switch (typeof value) {
+    case 'string':
+      if (!value.isWellFormed()) throw notCanonical('a string with a lone surrogate');
+      return JSON.stringify(value);
+    case 'number':
+      if (!Number.isFinite(value)) throw notCanonical(String(value));
+      return JSON.stringify(value);
+    case 'boolean':
+      return value ? 'true' : 'false';
+    case 'object':
+      break;
+    default:
+      throw notCanonical(typeof value);
+  }
+  if (depth > maxDepth) throw notCanonical(`nesting deeper than ${maxDepth}`);
+  if (Array.isArray(value)) {
+    let text = '[';
+    for (let i = 0; i < value.length; i++) text += (i ? ',' : '') + write(value[i] ?? null, depth + 1);
+    return `${text}]`;
+  }
+  if ('toJSON' in value && typeof value.toJSON === 'function') return write(value.toJSON(), depth + 1);
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== null && prototype !== Object.prototype && Object.getPrototypeOf(prototype) !== null) {
+    throw notCanonical(`an instance of ${prototype.constructor?.name ?? 'a class'}`);
+  }
+  return writeMembers(value as Record<string, unknown>, depth);
+}
+
+function writeMembers(object: Record<string, unknown>, depth: number): string {
+  let text = '';
+  for (const name of Object.keys(object).sort()) {
+    const member = object[name];
+    if (member === undefined) continue;
+    if (!name.isWellFormed()) throw notCanonical('a member name with a lone surrogate');
+    text += `${text ? ',' : ''}${JSON.stringify(name)}:${write(member, depth + 1)}`;
+  }
+  return `{${text}}`;
+}
+
+function notCanonical(what: string): ReceiverError {
+  return new ReceiverError('not-canonical', `Expected JSON data, got ${what}`);
+}

@@ -1,0 +1,58 @@
+/**
+ * Turns concurrent calls into batches without a timer: an idle coalescer sends at once; what arrives while a batch is under way is sent
+ * together when it returns. So a single call pays no extra latency, and under load a batch grows with the latency of the store.
+ *
+ * A batch that rejects rejects each of its calls. `send` must answer in the order asked, one answer for each.
+ */
+export function coalesce<In, Out>(
+  send: (batch: In[]) => Promise<readonly Out[]>,
+  options: { readonly maxBatch: number },
+): (items: readonly In[]) => Promise<Out[]> {
+  let waiting: Call<In, Out>[] = [];
+  let busy = false;
+
+  function take(): Call<In, Out>[] {
+    let size = 0;
+    let count = 0;
+    // A call is never split, so that its items stay in one transaction of the store; one that is larger than maxBatch goes alone.
+    while (count < waiting.length && (count === 0 || size + waiting[count]!.items.length <= options.maxBatch)) {
+      size += waiting[count]!.items.length;
+      count++;
+    }
+    const taken = waiting.slice(0, count);
+    waiting = waiting.slice(count);
+    return taken;
+  }
+
+  async function drain(): Promise<void> {
+    busy = true;
+    while (waiting.length > 0) {
+      const calls = take();
+      try {
+        const answers = await send(calls.flatMap((call) => call.items));
+        let at = 0;
+        for (const call of calls) {
+          call.resolve(answers.slice(at, at + call.items.length));
+          at += call.items.length;
+        }
+      } catch (error) {
+        for (const call of calls) call.reject(error);
+      }
+    }
+    busy = false;
+  }
+
+  return (items) => {
+    if (items.length === 0) return Promise.resolve([]);
+    return new Promise((resolve, reject) => {
+      waiting.push({ items, resolve, reject });
+      if (!busy) void drain();
+    });
+  };
+}
+
+interface Call<In, Out> {
+  readonly items: readonly In[];
+  resolve(answers: Out[]): void;
+  reject(error: unknown): void;
+}

@@ -1,0 +1,16 @@
+import { createHash } from 'node:crypto';
+
+/**
+ * SHA-256 of a sequence of texts, each with its length before it, so that `['a', 'bc']` and `['ab', 'c']` differ. `characters` of
+ * base64url are kept, 6 bits each.
+ */
+export function digest(parts: readonly string[], characters: number): string {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(`${part.length}:${part};`);
+  return hash.digest('base64url').slice(0, characters);
+}
+
+/** SHA-256 of bytes, cut in the same way. */
+export function digestBytes(bytes: Uint8Array, characters: number): string {
+  return createHash('sha256').update(bytes).digest('base64url').slice(0, characters);
+}
