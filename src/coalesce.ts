@@ -26,6 +26,8 @@ export function coalesce<In, Out>(
 
   async function drain(): Promise<void> {
     busy = true;
+    // Calls of the same turn of the event loop go together.
+    await null;
     while (waiting.length > 0) {
       const calls = take();
       try {

@@ -1,0 +1,51 @@
+import { sleep, type World } from './clock.ts';
+import type { Emit } from './events.ts';
+
+const firstPauseMs = 100;
+const maxPauseMs = 10_000;
+
+/** Knows whether the store answers, and makes sources pause while it does not. */
+export interface Gate {
+  /** Runs a store call and learns from its outcome. */
+  watch<T>(call: () => Promise<T>): Promise<T>;
+  /** What is left of the present pause, with jitter, so that workers don't all come back at once. */
+  pauseMs(): number;
+  /** Resolves with true when there is no pause, or after it; with false if `signal` is aborted first. */
+  open(signal: AbortSignal): Promise<boolean>;
+}
+
+/** Each failure in a row doubles the pause, from 0.1 s to 10 s. One success ends it: the next call after a pause is the probe. */
+export function gate(world: World, scope: string, emit: Emit): Gate {
+  let failures = 0;
+  let until = 0;
+
+  const pauseMs = () => Math.max(0, until - world.clock.now());
+  return {
+    pauseMs: () => Math.round(pauseMs() + (world.random.number() * firstPauseMs) / 2),
+    async watch(call) {
+      try {
+        const result = await call();
+        if (failures > 0) {
+          failures = 0;
+          until = 0;
+          emit('storeUp', { scope });
+        }
+        return result;
+      } catch (error) {
+        // Calls that fail together are one failure.
+        if (pauseMs() === 0) {
+          const pause = Math.min(maxPauseMs, firstPauseMs * 2 ** failures++);
+          until = world.clock.now() + pause;
+          emit('storeDown', { scope, error, pauseMs: pause });
+        }
+        throw error;
+      }
+    },
+    async open(signal) {
+      while (pauseMs() > 0) {
+        if (!(await sleep(world.clock, pauseMs(), signal))) return false;
+      }
+      return !signal.aborted;
+    },
+  };
+}

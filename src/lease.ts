@@ -1,0 +1,165 @@
+import type { Clock } from './clock.ts';
+import { ReceiverError } from './errors.ts';
+import type { Delivery, Source } from './message.ts';
+import type { Hold, Settled } from './store.ts';
+
+/** Two holds on one message that stand and fall together: the claim in the store, and the broker's hold on the delivery. */
+export interface Lease {
+  /** Aborted when either hold is lost, when the handler's time is up, or when the receiver stops. */
+  readonly signal: AbortSignal;
+  /** True if it is too late to start the handler: a hold is lost, or may have ended without our notice. */
+  readonly over: boolean;
+  /** What is left of it at least, on this process's clock, in milliseconds. */
+  readonly remainingMs: number;
+  abort(reason: ReceiverError): void;
+  /** Ends the keeping alive. What holds there are end by themselves, or have been ended by a settle and a verdict. */
+  end(): void;
+}
+
+/** What a lease is made of. */
+export interface LeaseOf {
+  /** Absent in transactional mode, where the transaction itself is the claim. */
+  readonly claim?: { readonly key: string; readonly token: string } | undefined;
+  readonly delivery: Delivery;
+  readonly source: Source;
+  /** When the claim was asked for, on the monotonic clock: the store can't have given it earlier. */
+  readonly claimedAt: number;
+}
+
+/** Keeps all leases of a receiver alive with one timer, one store call and one broker call per source and beat. */
+export interface Leases {
+  start(of: LeaseOf): Lease;
+  readonly size: number;
+  abortAll(reason: ReceiverError): void;
+}
+
+export function leases(options: {
+  readonly clock: Clock;
+  readonly leaseMs: number;
+  extend(holds: readonly Hold[]): Promise<readonly Settled[]>;
+}): Leases {
+  const { clock, leaseMs } = options;
+  const beatMs = leaseMs / 3;
+  const kept = new Set<Kept>();
+  let stopTimer: (() => void) | undefined;
+  let beating = false;
+
+  function tick(): void {
+    stopTimer = undefined;
+    // A hanging store or broker call must not hide that time is up, so deadlines are checked whether or not the last beat has ended.
+    for (const lease of kept) if (clock.now() >= lease.until) lease.lose('The lease ended before it could be extended');
+    if (!beating) void beat();
+    if (kept.size > 0) schedule();
+  }
+
+  function schedule(): void {
+    stopTimer ??= clock.after(beatMs, tick);
+  }
+
+  async function beat(): Promise<void> {
+    beating = true;
+    const alive = [...kept].filter((lease) => !lease.lost);
+    await Promise.all([extendClaims(alive), ...bySource(alive).map(holdDeliveries)]);
+    beating = false;
+  }
+
+  async function extendClaims(alive: Kept[]): Promise<void> {
+    const claimed = alive.filter((lease) => lease.of.claim);
+    if (claimed.length === 0) return;
+    const askedAt = clock.now();
+    try {
+      const answers = await options.extend(claimed.map(({ of }) => ({ ...of.claim!, leaseMs })));
+      claimed.forEach((lease, i) => {
+        if (answers[i] === 'ok') lease.until = Math.max(lease.until, askedAt + leaseMs);
+        else if (answers[i] === 'fenced') lease.lose('Another worker has claimed the message');
+      });
+    } catch {
+      // Unknown: the old deadline stands, and the next beat tries again.
+    }
+  }
+
+  async function holdDeliveries([source, alive]: [Source, Kept[]]): Promise<void> {
+    if (!source.hold) return;
+    const askedAt = clock.now();
+    try {
+      const held = await source.hold(
+        alive.map(({ of }) => of.delivery),
+        leaseMs,
+      );
+      alive.forEach((lease, i) => {
+        if (held[i] === true) lease.heldUntil = Math.max(lease.heldUntil, askedAt + leaseMs);
+        else if (held[i] === false) lease.lose('The broker has taken the delivery back');
+      });
+    } catch {
+      // As above.
+    }
+  }
+
+  class Kept implements Lease {
+    readonly of: LeaseOf;
+    until: number;
+    heldUntil: number;
+    lost = false;
+    readonly #controller = new AbortController();
+
+    constructor(of: LeaseOf) {
+      this.of = of;
+      this.until = of.claim ? of.claimedAt + leaseMs : Number.POSITIVE_INFINITY;
+      this.heldUntil = of.delivery.heldUntil ?? Number.POSITIVE_INFINITY;
+    }
+
+    get signal(): AbortSignal {
+      return this.#controller.signal;
+    }
+
+    get over(): boolean {
+      return this.lost || clock.now() >= this.until || clock.now() >= this.heldUntil;
+    }
+
+    get remainingMs(): number {
+      return this.of.claim ? Math.max(0, this.until - clock.now()) : 0;
+    }
+
+    lose(why: string): void {
+      if (this.lost) return;
+      this.lost = true;
+      this.abort(new ReceiverError('claim-lost', why));
+    }
+
+    abort(reason: ReceiverError): void {
+      this.#controller.abort(reason);
+    }
+
+    end(): void {
+      kept.delete(this);
+      if (kept.size > 0) return;
+      stopTimer?.();
+      stopTimer = undefined;
+    }
+  }
+
+  return {
+    get size() {
+      return kept.size;
+    },
+    start(of) {
+      const lease = new Kept(of);
+      kept.add(lease);
+      schedule();
+      return lease;
+    },
+    abortAll(reason) {
+      for (const lease of kept) lease.abort(reason);
+    },
+  };
+}
+
+function bySource<T extends { readonly of: LeaseOf }>(alive: readonly T[]): [Source, T[]][] {
+  const groups = new Map<Source, T[]>();
+  for (const lease of alive) {
+    const group = groups.get(lease.of.source);
+    if (group) group.push(lease);
+    else groups.set(lease.of.source, [lease]);
+  }
+  return [...groups];
+}
