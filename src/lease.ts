@@ -31,6 +31,8 @@ export interface Leases {
   start(of: LeaseOf): Lease;
   readonly size: number;
   abortAll(reason: ReceiverError): void;
+  /** Stops keeping anything alive. */
+  endAll(): void;
 }
 
 export function leases(options: {
@@ -47,7 +49,10 @@ export function leases(options: {
   function tick(): void {
     stopTimer = undefined;
     // A hanging store or broker call must not hide that time is up, so deadlines are checked whether or not the last beat has ended.
-    for (const lease of kept) if (clock.now() >= lease.until) lease.lose('The lease ended before it could be extended');
+    for (const lease of kept) {
+      if (clock.now() >= lease.until) lease.lose('The lease ended before it could be extended');
+      if (clock.now() >= lease.heldUntil) lease.lose("The broker's hold on the delivery ended before it could be extended");
+    }
     if (!beating) void beat();
     if (kept.size > 0) schedule();
   }
@@ -123,7 +128,8 @@ export function leases(options: {
     lose(why: string): void {
       if (this.lost) return;
       this.lost = true;
-      this.abort(new ReceiverError('claim-lost', why));
+      // In a transaction there is no claim to lose: what commits counts, whoever the broker thinks holds the delivery.
+      if (this.of.claim) this.abort(new ReceiverError('claim-lost', why));
     }
 
     abort(reason: ReceiverError): void {
@@ -150,6 +156,9 @@ export function leases(options: {
     },
     abortAll(reason) {
       for (const lease of kept) lease.abort(reason);
+    },
+    endAll() {
+      for (const lease of [...kept]) lease.end();
     },
   };
 }

@@ -92,6 +92,8 @@ export type Verdict =
       readonly detail: string;
       /** How often it has been tried, this time included; 0 if it never reached the handler. */
       readonly attempts: number;
+      /** What the handler threw, if this delivery's attempt was the last. */
+      readonly error?: unknown;
     };
 
 /** What a broker adapter gives to `process` beside the deliveries. Both are optional. */

@@ -1,9 +1,21 @@
-import type { World } from './clock.ts';
+import { completedCache } from './cache.ts';
+import { sleep, type World } from './clock.ts';
+import type { Core } from './core.ts';
+import { expectNumber, ReceiverError, refuseOption } from './errors.ts';
+import { emitter } from './events.ts';
+import { gate } from './gate.ts';
+import type { Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
+import { type AnyHandler, isInside } from './handler.ts';
+import { identifier } from './identity.ts';
+import { jobsOf, lanesOf } from './job.ts';
+import { leasedWay } from './leased.ts';
+import { leases } from './lease.ts';
+import { limiter } from './limiter.ts';
 import type { Delivery, Message, Source, Verdict } from './message.ts';
-import type { Key } from './store.ts';
-
-/** What a handler is promised. See the README's table. */
-export type Guarantee = 'transactional' | 'fenced' | 'leased';
+import { isDedupStore, isTransactionalStore, type ReceiverOptions, receiverSettings } from './options.ts';
+import type { DedupStore, Key, TransactionalStore } from './store.ts';
+import { guardedStore } from './guarded-store.ts';
+import { transactionalWay } from './transactional.ts';
 
 /** An idempotent receiver around a handler. Broker adapters give it deliveries and obey its verdicts. */
 export interface Receiver<G extends Guarantee = Guarantee> {
@@ -16,21 +28,175 @@ export interface Receiver<G extends Guarantee = Guarantee> {
   /**
    * Handles deliveries, and answers in the order given. Never rejects for what a handler, a message or the store does: that is
    * what verdicts are for. Deliveries of concurrent calls share the receiver's `concurrency`.
+   *
+   * @throws ReceiverError `nested` if it is called from inside a handler of this receiver, which would wait for itself
    */
   process<D extends Delivery>(deliveries: readonly D[], source?: Source<D>): Promise<Verdict[]>;
-  /** Resolves with true as soon as it makes sense to fetch more: at once, or after a pause while the store is down. False if `signal` was aborted or the receiver has been stopped. */
+  /**
+   * Resolves with true as soon as it makes sense to fetch more: at once, or after a pause while the store is down. False if `signal`
+   * was aborted or the receiver has been stopped.
+   */
   ready(signal?: AbortSignal): Promise<boolean>;
   /**
    * Broker adapters call this at start with the longest time after which the broker can still redeliver.
    * @throws ReceiverError `retention-too-short` if the store would forget sooner. `where` says which settings the time comes from.
    */
   requireRetention(horizonMs: number, where: string): void;
-  /** The key under which a message is remembered, for `StoreAdmin`. @throws ReceiverError `invalid-key` */
+  /** The key under which a message is remembered, for `StoreAdmin`. @throws ReceiverError `invalid-key`, or what decoding throws */
   keyOf(message: Message): Key;
   /**
-   * Takes no new work, gives back what has not been started, lets running handlers finish for `graceMs` (default 10,000) and then
-   * aborts their signals. Resolves when nothing is left: no handler, no claim, no timer. `abandoned` counts handlers that ignored
-   * their signal; their claims end with their leases.
+   * Takes no new work, gives back what has not been started, lets running handlers finish for `graceMs` (default 10,000), then
+   * aborts their signals and waits a little more. Resolves when nothing is left: no handler, no claim, no timer. `abandoned` counts
+   * deliveries whose handlers ignored their signal; their claims end with their leases.
    */
   stop(options?: { readonly graceMs?: number }): Promise<{ readonly abandoned: number }>;
+}
+
+/** How long `stop` waits for handlers after it has aborted their signals. */
+const lastWaitMs = 2_000;
+const purgeBatch = 500;
+
+/**
+ * Makes a receiver: each message takes effect once, however often it is delivered.
+ *
+ * ```ts
+ * const receiver = createReceiver({ scope: 'billing', key: header('message-id'), schema: Order, store: sqliteStore(db) },
+ *   async (order, ctx) => { ctx.tx.prepare('insert into charges values (?, ?)').run(order.id, order.amount); });
+ * ```
+ *
+ * @throws ReceiverError `invalid-option`
+ */
+export function createReceiver<
+  Store extends DedupStore | TransactionalStore<any>,
+  Payload = unknown,
+  G extends Guarantee = DefaultGuarantee<Store>,
+>(
+  options: { readonly store: Store } & ReceiverOptions<Store, Payload, G>,
+  handler: (payload: Payload, context: Context<G, TxOf<Store>>) => unknown,
+): Receiver<G & GuaranteeOf<Store>> {
+  const settings = receiverSettings(options as unknown as ReceiverOptions<unknown, unknown, Guarantee>);
+  if (typeof handler !== 'function') refuseOption('handler', 'a function', handler);
+  return start(settings, options.store, handler as AnyHandler, identifier({ ...settings, fingerprint: options.fingerprint })) as Receiver<
+    G & GuaranteeOf<Store>
+  >;
+}
+
+function start(
+  settings: ReturnType<typeof receiverSettings>,
+  anyStore: unknown,
+  handler: AnyHandler,
+  identify: ReturnType<typeof identifier>,
+): Receiver {
+  const { world, scope, guarantee, leaseMs, retentionMs } = settings;
+  const { clock, random } = world;
+  const emit = emitter(settings.on);
+  const storeGate = gate(world, scope, emit);
+  const stopping = new AbortController();
+  const stopped = new AbortController();
+  const active = new Set<Promise<unknown>>();
+  const store = isDedupStore(anyStore) ? guardedStore(anyStore, storeGate, settings) : undefined;
+  const self = {};
+  const core: Core = {
+    settings,
+    handler,
+    emit,
+    gate: storeGate,
+    store,
+    cache: completedCache(clock, { size: settings.cacheSize, retentionMs }),
+    leases: leases({ clock, leaseMs, extend: (holds) => store!.extend(holds) }),
+    limiter: limiter(settings.concurrency),
+    stopping: stopping.signal,
+    stopped: stopped.signal,
+  };
+  const way =
+    guarantee === 'transactional' && isTransactionalStore(anyStore) ? transactionalWay(core, self, anyStore) : leasedWay(core, self);
+  let purgedAt = clock.now();
+  let waitingFor = 0;
+
+  async function process(deliveries: readonly Delivery[], source: Source): Promise<Verdict[]> {
+    const jobs = jobsOf(deliveries, source, { identify, token: () => random.token() });
+    for (const job of jobs) {
+      emit('received', { scope, message: job.message, key: job.key || undefined });
+      if (job.preset?.action === 'dead-letter') emit('parked', { scope, message: job.message, key: undefined, ...job.preset });
+      const known = core.cache.get(job.key, job.fingerprint);
+      if (known) job.answer = { state: 'completed', result: known.result, ageMs: clock.now() - known.at };
+      if (isInside(self, guarantee === 'transactional' ? undefined : job.key)) {
+        throw new ReceiverError('nested', `A handler of ${JSON.stringify(scope)} called its own receiver and would wait for itself`);
+      }
+    }
+    const answered = way.prepare(jobs);
+    answered.catch(() => {});
+    await Promise.all(lanesOf(jobs).map((lane) => way.runLane(lane, answered)));
+    purgeByTheWay();
+    return jobs.map((job) => job.verdict!);
+  }
+
+  /** Purging rides on other work, so that an idle receiver has no timer. */
+  function purgeByTheWay(): void {
+    if (!store || clock.now() - purgedAt < settings.purgeEveryMs || stopping.signal.aborted) return;
+    purgedAt = clock.now();
+    track(
+      (async () => {
+        while (!stopping.signal.aborted && (await store.purge(purgeBatch)) === purgeBatch);
+      })().catch(() => {}),
+    );
+  }
+
+  function track<T>(work: Promise<T>): Promise<T> {
+    active.add(work);
+    void work.catch(() => {}).finally(() => active.delete(work));
+    return work;
+  }
+
+  async function drained(ms: number): Promise<boolean> {
+    const waiting = new AbortController();
+    const idle = Promise.allSettled([...active]).then(() => waiting.abort());
+    await Promise.race([idle, sleep(clock, ms, waiting.signal)]);
+    const done = waiting.signal.aborted;
+    waiting.abort();
+    return done;
+  }
+
+  async function stopOnce(graceMs: number): Promise<{ abandoned: number }> {
+    stopping.abort();
+    core.limiter.close();
+    if (!(await drained(graceMs))) {
+      core.leases.abortAll(new ReceiverError('stopped', `The receiver stopped, and the handler has not returned within ${graceMs} ms`));
+      stopped.abort();
+      await drained(lastWaitMs);
+    }
+    stopped.abort();
+    const abandoned = waitingFor;
+    core.leases.endAll();
+    return { abandoned };
+  }
+
+  let stopResult: Promise<{ abandoned: number }> | undefined;
+
+  return {
+    guarantee,
+    scope,
+    leaseMs,
+    retentionMs,
+    world,
+    keyOf: (message) => identify(message).key,
+    process(deliveries, source = {}) {
+      if (!Array.isArray(deliveries)) refuseOption('deliveries', 'an array', deliveries);
+      if (stopping.signal.aborted) return Promise.resolve(deliveries.map(() => ({ action: 'retry', reason: 'stopped', afterMs: 0 }) as const));
+      waitingFor += deliveries.length;
+      return track(process(deliveries, source as Source).finally(() => (waitingFor -= deliveries.length)));
+    },
+    ready: (signal) => storeGate.open(signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal),
+    requireRetention(horizonMs, where) {
+      if (retentionMs >= horizonMs) return;
+      throw new ReceiverError(
+        'retention-too-short',
+        `Expected \`retentionMs\` to be at least ${horizonMs} (${where}), got \`${retentionMs}\`: a message that is redelivered later would be handled again`,
+      );
+    },
+    stop(options) {
+      stopResult ??= stopOnce(expectNumber('graceMs', options?.graceMs ?? 10_000, { atLeast: 0 }));
+      return stopResult;
+    },
+  };
 }

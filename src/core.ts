@@ -1,0 +1,182 @@
+import type { CompletedCache } from './cache.ts';
+import { sleep } from './clock.ts';
+import { describeError, ReceiverError } from './errors.ts';
+import type { Emit, EventBase } from './events.ts';
+import type { Gate } from './gate.ts';
+import type { AnyHandler, Failure } from './handler.ts';
+import type { Job } from './job.ts';
+import type { Leases } from './lease.ts';
+import type { Limiter } from './limiter.ts';
+import type { DeadLetterReason, RetryReason, Verdict } from './message.ts';
+import type { ReceiverSettings } from './options.ts';
+import type { Answer, Ask, End, Ending, Settled } from './store.ts';
+
+/** What both ways through the receiver share. */
+export interface Core {
+  readonly settings: ReceiverSettings;
+  readonly handler: AnyHandler;
+  readonly emit: Emit;
+  readonly gate: Gate;
+  readonly cache: CompletedCache;
+  readonly leases: Leases;
+  readonly limiter: Limiter;
+  /** Coalesced, bounded in time, and checked for nonsense. Absent where the store has only transactions. */
+  readonly store:
+    | {
+        claim(asks: readonly Ask[]): Promise<Answer[]>;
+        settle(ends: readonly End[]): Promise<Settled[]>;
+      }
+    | undefined;
+  /** Aborted when `stop` begins: nothing new is started. */
+  readonly stopping: AbortSignal;
+  /** Aborted when the grace of `stop` is over: nothing is waited for. */
+  readonly stopped: AbortSignal;
+}
+
+/** One of the two ways through the receiver. */
+export interface Way {
+  /** Brings the jobs of one lane to their verdicts, in order, and never rejects. */
+  runLane(lane: readonly Job[], answered: Promise<void>): Promise<void>;
+  /** Asks the store for all jobs of a batch at once, if this way does so. */
+  prepare(jobs: readonly Job[]): Promise<void>;
+}
+
+export function eventOf(core: Core, job: Job): EventBase {
+  return { scope: core.settings.scope, message: job.message, key: job.key || undefined };
+}
+
+/** Gives a job its verdict, once. */
+export function deliver(job: Job, verdict: Verdict): void {
+  if (job.verdict) return;
+  job.verdict = verdict;
+  try {
+    job.source.settled?.(job.delivery, verdict);
+  } catch {
+    // `settled` must not throw; the verdict is in the answer of `process` all the same.
+  }
+}
+
+export function retry(core: Core, job: Job, reason: RetryReason, afterMs: number, extra?: { attempt?: number; error?: unknown }): Verdict {
+  core.emit('released', { ...eventOf(core, job), reason, afterMs, attempt: extra?.attempt ?? 0, error: extra?.error });
+  return extra && 'error' in extra ? { action: 'retry', reason, afterMs, error: extra.error } : { action: 'retry', reason, afterMs };
+}
+
+export function deadLetter(core: Core, job: Job, verdict: Verdict & { action: 'dead-letter' }): Verdict {
+  core.emit('parked', { ...eventOf(core, job), reason: verdict.reason, detail: verdict.detail, attempts: verdict.attempts });
+  return verdict;
+}
+
+export function storeTrouble(core: Core, job: Job, error: unknown): Verdict {
+  return retry(core, job, 'store', core.gate.pauseMs(), { error });
+}
+
+/** The verdict of a copy within a batch: that of the job it follows. */
+export function follow(core: Core, job: Job, leader: Verdict): Verdict {
+  if (leader.action !== 'ack') return leader;
+  core.emit('duplicate', { ...eventOf(core, job), kind: 'batch', ageMs: 0 });
+  return { ...leader, outcome: 'duplicate' };
+}
+
+/** The verdict for answers that need no handler; undefined for `claimed` and `busy`. */
+export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | undefined {
+  const { settings } = core;
+  switch (answer.state) {
+    case 'completed': {
+      let result: unknown;
+      if (settings.results && answer.result !== undefined) {
+        try {
+          result = settings.codec.decode(answer.result);
+        } catch (cause) {
+          return storeTrouble(core, job, new ReceiverError('codec', `The stored result can't be decoded: ${describeError(cause)}`, { cause }));
+        }
+      }
+      core.cache.add(job.key, {
+        fingerprint: job.fingerprint,
+        result: answer.result,
+        at: settings.world.clock.now() - answer.ageMs,
+      });
+      core.emit('duplicate', { ...eventOf(core, job), kind: 'completed', ageMs: answer.ageMs });
+      return { action: 'ack', outcome: 'duplicate', result };
+    }
+    case 'parked':
+      return deadLetter(core, job, {
+        action: 'dead-letter',
+        reason: answer.reason as DeadLetterReason,
+        detail: answer.detail,
+        attempts: answer.attempts,
+      });
+    case 'mismatch': {
+      core.emit('mismatch', eventOf(core, job));
+      if (settings.onMismatch === 'retry') return retry(core, job, 'mismatch', settings.backoff.maxMs);
+      const detail = 'A message with this key and another payload has been received before';
+      return deadLetter(core, job, { action: 'dead-letter', reason: 'mismatch', detail, attempts: 0 });
+    }
+    case 'claimed':
+    case 'busy':
+      return undefined;
+    default:
+      // `corrupt`, or nonsense: never taken for absent, never acked.
+      return storeTrouble(core, job, new ReceiverError('store', `The record can't be read: ${JSON.stringify(answer)}`));
+  }
+}
+
+/** Whether a claim that was just given must not be used: its message is to be parked without being run. */
+export function unfitClaim(core: Core, job: Job, attempt: number): { park: DeadLetterReason; detail: string } | undefined {
+  const { settings } = core;
+  if (attempt > settings.maxAttempts) {
+    return { park: 'max-attempts', detail: `${attempt - 1} attempts were started, and the last of them never ended` };
+  }
+  const { sentAtMs } = job.delivery;
+  if (attempt > 1 || sentAtMs === undefined || settings.onTooOld === 'process') return undefined;
+  const ageMs = settings.world.clock.wall() - sentAtMs;
+  if (ageMs <= settings.retentionMs) return undefined;
+  return { park: 'too-old', detail: `Sent ${Math.round(ageMs / 1000)} s ago, but messages are remembered for ${settings.retentionMs / 1000} s` };
+}
+
+/** How a failure ends the claim, and the verdict that follows once it has. */
+export function endingOf(core: Core, job: Job, failure: Failure, attempt: number): { ending: Ending; verdict: () => Verdict } {
+  if ('park' in failure) {
+    const { park: reason, detail, error } = failure;
+    return {
+      ending: parked(core, job, reason, detail),
+      verdict: () => deadLetter(core, job, { action: 'dead-letter', reason, detail, attempts: attempt, error }),
+    };
+  }
+  return {
+    ending: { as: 'released', counted: failure.counted },
+    verdict: () => retry(core, job, failure.retry, failure.afterMs, { attempt, error: failure.error }),
+  };
+}
+
+export function parked(core: Core, job: Job, reason: DeadLetterReason, detail: string): Ending {
+  return { as: 'parked', reason, detail, label: `${core.settings.scope} ${job.message.id}`.slice(0, 256) };
+}
+
+const firstSettleRetryMs = 50;
+
+/**
+ * Ends a claim for good before its verdict is given. While the store can't be reached it is tried again for one lease: the
+ * token decides whether it still counts. Never rejects.
+ */
+export async function conclude(core: Core, job: Job, ending: Ending, verdict: () => Verdict): Promise<Verdict> {
+  const { settings } = core;
+  const { clock } = settings.world;
+  const end: End = { key: job.key, token: job.token, retainMs: settings.retentionMs, ...ending };
+  const giveUpAt = clock.now() + settings.leaseMs;
+  try {
+    for (let waitMs = firstSettleRetryMs; ; waitMs = Math.min(waitMs * 2, 2_000)) {
+      try {
+        const [settled] = await core.store!.settle([end]);
+        if (settled === 'ok') return verdict();
+        core.emit('fenced', { ...eventOf(core, job), attempt: job.answer?.state === 'claimed' ? job.answer.attempt : 0 });
+        return retry(core, job, 'fenced', settings.leaseMs / 2);
+      } catch (error) {
+        const again = clock.now() + waitMs < giveUpAt && (await sleep(clock, waitMs, core.stopped));
+        if (!again) return storeTrouble(core, job, error);
+      }
+    }
+  } finally {
+    job.lease?.end();
+    job.lease = undefined;
+  }
+}

@@ -1,0 +1,85 @@
+import { describeError, ReceiverError } from './errors.ts';
+import type { Lease } from './lease.ts';
+import type { Delivery, Message, Source, Verdict } from './message.ts';
+import type { Answer, Ask, Fingerprint, Key } from './store.ts';
+
+/** One delivery on its way through the receiver. Key and fingerprint are frozen here; nothing is computed again from the message later. */
+export interface Job {
+  readonly delivery: Delivery;
+  readonly message: Message;
+  readonly source: Source;
+  readonly payload: unknown;
+  /** Empty if `preset` says that there is none. */
+  readonly key: Key;
+  readonly fingerprint: Fingerprint;
+  /** New for each claim, so that a late write for an earlier one can't touch it. */
+  token: string;
+  /** Jobs with the same lane run one after another. */
+  readonly lane: string;
+  /** An earlier job of the same batch and lane with the same key: this one takes its verdict. */
+  readonly follows: Job | undefined;
+  /** The verdict is known before the store is asked: the message is poison. */
+  readonly preset: Verdict | undefined;
+  /** The answer is known before the store is asked, or has come. */
+  answer: Answer | undefined;
+  /** Held while the job waits or runs. */
+  lease: Lease | undefined;
+  verdict: Verdict | undefined;
+}
+
+/** What a message is known by. */
+export interface Identity {
+  readonly payload: unknown;
+  readonly key: Key;
+  readonly fingerprint: Fingerprint;
+}
+
+/** Makes the jobs of a batch, in order: recognises messages, copies within the batch, and messages that can't be handled at all. */
+export function jobsOf(
+  deliveries: readonly Delivery[],
+  source: Source,
+  options: { identify(message: Message): Identity; token(): string },
+): Job[] {
+  const leaders = new Map<string, Job>();
+  return deliveries.map((delivery, index) => {
+    const { message } = delivery;
+    let identity: Identity = { payload: undefined, key: '', fingerprint: '' };
+    let preset: Verdict | undefined;
+    try {
+      identity = options.identify(message);
+    } catch (error) {
+      preset = poison(error);
+    }
+    // Without an order of their own only copies of one message have to wait for each other.
+    const lane = delivery.orderingKey !== undefined ? `o:${delivery.orderingKey}` : `k:${identity.key || index}`;
+    const id = `${identity.key}${identity.fingerprint}${lane}`;
+    const job: Job = {
+      ...identity,
+      delivery,
+      message,
+      source,
+      lane,
+      token: options.token(),
+      follows: preset ? undefined : leaders.get(id),
+      preset,
+      answer: undefined,
+      lease: undefined,
+      verdict: undefined,
+    };
+    if (!preset && !job.follows) leaders.set(id, job);
+    return job;
+  });
+}
+
+export function lanesOf(jobs: readonly Job[]): Job[][] {
+  return [...Map.groupBy(jobs, ({ lane }) => lane).values()];
+}
+
+export function askOf(job: Job, settings: { readonly leaseMs: number; readonly retentionMs: number }): Ask {
+  return { key: job.key, fingerprint: job.fingerprint, token: job.token, leaseMs: settings.leaseMs, retainMs: settings.retentionMs };
+}
+
+function poison(error: unknown): Verdict {
+  const undecodable = !(error instanceof ReceiverError) || error.code !== 'invalid-key';
+  return { action: 'dead-letter', reason: undecodable ? 'undecodable' : 'invalid-key', detail: describeError(error), attempts: 0 };
+}

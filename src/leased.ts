@@ -1,0 +1,222 @@
+import { sleep } from './clock.ts';
+import {
+  type Core,
+  conclude,
+  deadLetter,
+  deliver,
+  endingOf,
+  eventOf,
+  follow,
+  parked,
+  retry,
+  storeTrouble,
+  unfitClaim,
+  verdictFor,
+  type Way,
+} from './core.ts';
+import { failureOf, type Handled, runHandler } from './handler.ts';
+import { askOf, type Job } from './job.ts';
+import type { Lease } from './lease.ts';
+import { limiter } from './limiter.ts';
+import type { Verdict } from './message.ts';
+import type { Answer, Ending } from './store.ts';
+
+/** How long a handler may go on after its signal was aborted, before it is no longer waited for. */
+const abandonAfterMs = 1_000;
+
+const firstPollMs = 20;
+const maxPollMs = 1_000;
+
+type Claimed = Extract<Answer, { state: 'claimed' }>;
+
+/**
+ * The leased way: claim the batch in one round trip, run handlers while their leases are kept alive, settle (coalesced), give verdicts.
+ * Also the way of `fenced`, where the handler's resource checks the fence.
+ */
+export function leasedWay(core: Core, owner: object): Way {
+  const { settings, emit } = core;
+  const { clock, random } = settings.world;
+  const store = core.store!;
+  // A message whose last owner died may be what killed it, so such messages run one at a time, each counted alone.
+  const suspects = limiter(1);
+  core.stopping.addEventListener('abort', () => suspects.close());
+
+  async function claim(jobs: readonly Job[]): Promise<void> {
+    const claimedAt = clock.now();
+    const answers = await store.claim(jobs.map((job) => askOf(job, settings)));
+    jobs.forEach((job, i) => {
+      job.answer = answers[i]!;
+      if (job.answer.state !== 'claimed') return;
+      const { key, token, delivery, source } = job;
+      job.lease = core.leases.start({ claim: { key, token }, delivery, source, claimedAt });
+    });
+  }
+
+  /** Claims what is not known yet, then gives orphaned claims back, to be claimed again one by one when their turn comes. */
+  async function prepare(jobs: readonly Job[]): Promise<void> {
+    const asking = jobs.filter((job) => !job.preset && !job.follows && !job.answer);
+    if (asking.length === 0) return;
+    await claim(asking);
+    const orphans = asking.filter((job) => job.answer?.state === 'claimed' && job.answer.orphaned);
+    if (orphans.length === 0 || core.leases.size === 1) return;
+    await Promise.all(orphans.map(giveBack));
+  }
+
+  async function runLane(lane: readonly Job[], answered: Promise<void>): Promise<void> {
+    let protect = true;
+    try {
+      await answered;
+    } catch (error) {
+      if (settings.onStoreDown !== 'run') {
+        for (const job of lane) deliver(job, job.preset ?? storeTrouble(core, job, error));
+        return;
+      }
+      protect = false;
+    }
+    for (const [i, job] of lane.entries()) {
+      const verdict = await verdictOf(job, protect);
+      deliver(job, verdict);
+      if (verdict.action !== 'retry') continue;
+      await Promise.all(lane.slice(i + 1).map((rest) => block(rest, job, verdict)));
+      return;
+    }
+  }
+
+  /** After a job that has to be tried again, the rest of its lane must wait too. */
+  async function block(job: Job, blocker: Job, verdict: Verdict & { action: 'retry' }): Promise<void> {
+    const copy = job.follows === blocker;
+    if (job.lease) await giveBack(job);
+    deliver(job, copy ? verdict : retry(core, job, 'order', verdict.afterMs));
+  }
+
+  async function giveBack(job: Job): Promise<void> {
+    await conclude(core, job, { as: 'released', counted: false }, () => ({ action: 'retry', reason: 'order', afterMs: 0 }));
+    job.answer = undefined;
+    job.token = random.token();
+  }
+
+  async function verdictOf(job: Job, protect: boolean): Promise<Verdict> {
+    if (job.preset) return job.preset;
+    if (job.follows) return follow(core, job, job.follows.verdict!);
+    if (!protect) return runUnprotected(job);
+    try {
+      if (job.answer) return await handle(job, job.answer);
+      if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
+      try {
+        await claim([job]);
+        return await handle(job, job.answer!);
+      } finally {
+        suspects.leave();
+      }
+    } catch (error) {
+      return storeTrouble(core, job, error);
+    }
+  }
+
+  async function handle(job: Job, answer: Answer): Promise<Verdict> {
+    const giveUpAt = clock.now() + settings.waitMs;
+    for (let pollMs = firstPollMs; answer.state === 'busy'; pollMs = Math.min(pollMs * 2, maxPollMs)) {
+      emit('busy', { ...eventOf(core, job), remainingMs: answer.remainingMs });
+      const waitMs = Math.min(pollMs, giveUpAt - clock.now());
+      // Its owner may extend the lease, so the duplicate comes back a little later than the lease ends, and not all copies at once.
+      const afterMs = Math.round(answer.remainingMs + random.number() * 1_000);
+      if (waitMs <= 0 || !(await sleep(clock, waitMs, core.stopping))) return retry(core, job, 'busy', afterMs);
+      await claim([job]);
+      answer = job.answer!;
+    }
+    return verdictFor(core, job, answer) ?? (await useClaim(job, answer as Claimed, job.lease!));
+  }
+
+  async function useClaim(job: Job, claimed: Claimed, lease: Lease): Promise<Verdict> {
+    const unfit = unfitClaim(core, job, claimed.attempt);
+    if (unfit) {
+      const attempts = claimed.attempt - 1;
+      const verdict = { action: 'dead-letter', reason: unfit.park, detail: unfit.detail, attempts } as const;
+      return conclude(core, job, parked(core, job, unfit.park, unfit.detail), () => deadLetter(core, job, verdict));
+    }
+    if (!(await core.limiter.enter())) return unstarted(job, 'stopped');
+    try {
+      if (core.stopping.aborted) return await unstarted(job, 'stopped');
+      if (lease.over) return await unstarted(job, 'expired');
+      emit('claimed', { ...eventOf(core, job), attempt: claimed.attempt, orphaned: claimed.orphaned });
+      return await run(job, claimed, lease);
+    } finally {
+      core.limiter.leave();
+    }
+  }
+
+  function unstarted(job: Job, reason: 'stopped' | 'expired'): Promise<Verdict> {
+    return conclude(core, job, { as: 'released', counted: false }, () => retry(core, job, reason, 0));
+  }
+
+  async function run(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Verdict> {
+    const own = settings.guarantee === 'fenced' ? { attempt, fence } : { attempt };
+    const handled = runHandler(owner, settings, core.handler, job, lease, own).then(
+      (done) => completed(job, attempt, done),
+      (error: unknown) => endingOf(core, job, failureOf(settings, error, attempt, lease), attempt),
+    );
+    const first = await Promise.race([handled, abandoned(lease, handled)]);
+    if (first !== 'abandoned') return conclude(core, job, first.ending, first.verdict);
+
+    // It goes on running, out of reach. Its claim is no longer extended, and is not given back: nobody else may start before the
+    // lease has ended. If it does end, and nobody has claimed the message since, its outcome still counts.
+    const afterMs = lease.remainingMs;
+    lease.end();
+    job.lease = undefined;
+    void handled.then(async ({ ending }) => {
+      if (!core.stopped.aborted) await store.settle([endFor(job, ending)]).catch(() => {});
+    });
+    const code = (lease.signal.reason as { code?: string }).code;
+    return retry(core, job, code === 'handler-timeout' ? 'timeout' : code === 'stopped' ? 'stopped' : 'fenced', afterMs, { attempt });
+  }
+
+  function completed(job: Job, attempt: number, { result, encoded, durationMs }: Handled): { ending: Ending; verdict: () => Verdict } {
+    return {
+      ending: { as: 'completed', result: encoded },
+      verdict: () => {
+        core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: clock.now() });
+        emit('completed', { ...eventOf(core, job), attempt, durationMs });
+        return { action: 'ack', outcome: 'completed', result };
+      },
+    };
+  }
+
+  function endFor(job: Job, ending: Ending) {
+    return { key: job.key, token: job.token, retainMs: settings.retentionMs, ...ending };
+  }
+
+  /** Resolves when the handler has been given up. Leaves no timer and no listener behind once it has ended. */
+  function abandoned(lease: Lease, handled: Promise<unknown>): Promise<'abandoned'> {
+    return new Promise((resolve) => {
+      let cancel = () => {};
+      const onAbort = () => {
+        cancel = clock.after(abandonAfterMs, () => resolve('abandoned'));
+      };
+      lease.signal.addEventListener('abort', onAbort, { once: true });
+      if (lease.signal.aborted) onAbort();
+      void handled.finally(() => {
+        lease.signal.removeEventListener('abort', onAbort);
+        cancel();
+      });
+    });
+  }
+
+  /** `onStoreDown: 'run'`: the user has asked for it by name. Nothing is recorded. */
+  async function runUnprotected(job: Job): Promise<Verdict> {
+    if (!(await core.limiter.enter())) return retry(core, job, 'stopped', 0);
+    const { delivery, source } = job;
+    const lease = core.leases.start({ delivery, source, claimedAt: clock.now() });
+    try {
+      const { result, durationMs } = await runHandler(owner, settings, core.handler, job, lease, { attempt: 1 });
+      emit('completed', { ...eventOf(core, job), attempt: 1, durationMs });
+      return { action: 'ack', outcome: 'completed', result };
+    } catch (error) {
+      return endingOf(core, job, failureOf(settings, error, 1, lease), 1).verdict();
+    } finally {
+      lease.end();
+      core.limiter.leave();
+    }
+  }
+
+  return { prepare, runLane };
+}

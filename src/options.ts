@@ -1,0 +1,174 @@
+import type { World } from './clock.ts';
+import { realWorld } from './clock.ts';
+import { type Codec, jsonCodec } from './codec.ts';
+import { expectNumber, refuseOption } from './errors.ts';
+import type { EventHooks } from './events.ts';
+import type { FingerprintOption } from './fingerprint.ts';
+import type { DefaultGuarantee, Guarantee, GuaranteeOf } from './guarantee.ts';
+import type { KeyStrategy } from './key.ts';
+import type { Message } from './message.ts';
+import type { StandardSchema } from './schema.ts';
+import type { DedupStore, TransactionalStore } from './store.ts';
+
+/** What every way of using a store shares. All times are in milliseconds. */
+export interface CommonOptions {
+  /** Who handles: the name of this consumer. Two consumers of one message need two scopes; one consumer keeps its scope for ever. */
+  readonly scope: string;
+  /** How long a claim is held without a sign of life. A dead worker's message can be taken after it. @default 30_000 */
+  readonly leaseMs?: number;
+  /** How long a message is remembered. At least as long as the broker can redeliver it. @default 14 days */
+  readonly retentionMs?: number;
+  /** Tries before a message is parked, counted durably, processes that died included. @default 10 */
+  readonly maxAttempts?: number;
+  /** How long a duplicate of a running message waits for it before it is given back. @default 0; 30_000 for `once` */
+  readonly waitMs?: number;
+  /** A store call that takes longer counts as failed, its outcome unknown. Less than `leaseMs`. @default a third of `leaseMs`, 10_000 at most */
+  readonly storeTimeoutMs?: number;
+  /** How results are written. @default JSON */
+  readonly codec?: Codec;
+  /** Longest encoded result, in bytes. @default 65_536 */
+  readonly maxResultBytes?: number;
+  /** How many completed keys this process remembers by itself; 0 turns it off. @default 10_000 */
+  readonly cacheSize?: number;
+  /** How often expired records are purged, by the way of other work; `Infinity` leaves it to you. @default 60_000 */
+  readonly purgeEveryMs?: number;
+  /** Hooks for metrics and logs. */
+  readonly on?: EventHooks;
+  /** Time and chance. @default the machine's own */
+  readonly world?: World;
+}
+
+/** Options of a receiver around a handler of messages. */
+export interface ReceiverOptionsBase<Store, Payload> extends CommonOptions {
+  readonly store: Store;
+  /** What makes two deliveries the same message: `header`, `attribute`, `body`, `cloudEvent`, `contentHash`, `messageId`, or your own. */
+  readonly key: KeyStrategy;
+  /** Makes the payload of the body. @default text and bytes are read as JSON, everything else is taken as it is */
+  readonly decode?: (message: Message) => unknown;
+  /** Checks and types the payload: zod, or any Standard Schema. */
+  readonly schema?: StandardSchema<Payload>;
+  /** What of the payload is compared between messages with the same key. @default all of it */
+  readonly fingerprint?: FingerprintOption;
+  /** Same key, other payload: put it aside, or leave it to the broker. It is never acked. @default 'dead-letter' */
+  readonly onMismatch?: 'dead-letter' | 'retry';
+  /** A message older than `retentionMs` that the store does not know: it may be new, or forgotten. @default 'dead-letter' */
+  readonly onTooOld?: 'dead-letter' | 'process';
+  /** Handlers that run at once. In transactional mode they run one after another inside a transaction. @default 10 */
+  readonly concurrency?: number;
+  /** The handler's signal is aborted after this time. @default 300_000 */
+  readonly handlerTimeoutMs?: number;
+  /** Delay before the next try: `firstMs`, doubled by each failure up to `maxMs`, less up to a half by chance. @default 1_000 and 300_000 */
+  readonly backoff?: { readonly firstMs?: number; readonly maxMs?: number };
+  /** Keeps the handler's result for duplicates. @default false */
+  readonly results?: boolean;
+  /** Transactional mode: messages that share one transaction at most. @default 500 */
+  readonly groupSize?: number;
+}
+
+/**
+ * Options of `createReceiver`. `guarantee` is the store's best by default: `transactional` if it has transactions, `leased` otherwise.
+ * What a store can't promise does not compile. `onStoreDown: 'run'` runs handlers without any protection while the store is down, and exists only
+ * where duplicates are possible anyway.
+ */
+export type ReceiverOptions<Store, Payload, G extends Guarantee> = ReceiverOptionsBase<Store, Payload> & {
+  readonly guarantee?: G & GuaranteeOf<Store>;
+} & (G extends 'leased' ? { readonly onStoreDown?: 'retry' | 'run' } : { readonly onStoreDown?: 'retry' });
+
+export type { DefaultGuarantee };
+
+export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {
+  readonly on: EventHooks;
+}
+
+const day = 86_400_000;
+
+export function commonSettings(options: CommonOptions, defaults: { readonly waitMs: number }): CommonSettings {
+  if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
+  if (typeof options.scope !== 'string' || options.scope.trim() === '') refuseOption('scope', 'the name of this consumer', options.scope);
+  const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 30_000, { atLeast: 100, atMost: day });
+  return {
+    scope: options.scope,
+    leaseMs,
+    retentionMs: expectNumber('retentionMs', options.retentionMs ?? 14 * day, { atLeast: leaseMs, atMost: 36_500 * day }),
+    maxAttempts: expectNumber('maxAttempts', options.maxAttempts ?? 10, { atLeast: 1 }),
+    waitMs: expectNumber('waitMs', options.waitMs ?? defaults.waitMs, { atLeast: 0 }),
+    storeTimeoutMs: expectNumber('storeTimeoutMs', options.storeTimeoutMs ?? Math.min(10_000, leaseMs / 3), { atLeast: 1, atMost: leaseMs }),
+    codec: options.codec ?? jsonCodec,
+    maxResultBytes: expectNumber('maxResultBytes', options.maxResultBytes ?? 65_536, { atLeast: 1, integer: true }),
+    cacheSize: expectNumber('cacheSize', options.cacheSize ?? 10_000, { atLeast: 0, integer: true }),
+    purgeEveryMs: expectNumber('purgeEveryMs', options.purgeEveryMs ?? 60_000, { atLeast: 1 }),
+    on: options.on ?? {},
+    world: options.world ?? realWorld,
+  };
+}
+
+export interface ReceiverSettings extends CommonSettings {
+  readonly guarantee: Guarantee;
+  readonly key: KeyStrategy;
+  readonly decode: (message: Message) => unknown;
+  readonly schema: StandardSchema<unknown> | undefined;
+  readonly onMismatch: 'dead-letter' | 'retry';
+  readonly onTooOld: 'dead-letter' | 'process';
+  readonly onStoreDown: 'retry' | 'run';
+  readonly concurrency: number;
+  readonly handlerTimeoutMs: number;
+  readonly backoff: { readonly firstMs: number; readonly maxMs: number };
+  readonly results: boolean;
+  readonly groupSize: number;
+}
+
+export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guarantee>): ReceiverSettings {
+  const common = commonSettings(options, { waitMs: 0 });
+  const { store, key } = options;
+  const offers = offersOf(store);
+  if (offers.length === 0) refuseOption('store', 'a DedupStore or a TransactionalStore', store);
+  if (typeof key !== 'function') refuseOption('key', "a key strategy such as header('message-id') or body((o) => o.id)", key);
+  const guarantee = oneOf('guarantee', options.guarantee, offers, offers[0]!);
+  const onStoreDown = oneOf('onStoreDown', options.onStoreDown, guarantee === 'leased' ? ['retry', 'run'] : ['retry'], 'retry');
+  const firstMs = expectNumber('backoff.firstMs', options.backoff?.firstMs ?? 1_000, { atLeast: 0 });
+  return {
+    ...common,
+    guarantee,
+    key,
+    decode: options.decode ?? decodeJson,
+    schema: options.schema,
+    onMismatch: oneOf('onMismatch', options.onMismatch, ['dead-letter', 'retry'], 'dead-letter'),
+    onTooOld: oneOf('onTooOld', options.onTooOld, ['dead-letter', 'process'], 'dead-letter'),
+    onStoreDown,
+    concurrency: expectNumber('concurrency', options.concurrency ?? 10, { atLeast: 1 }),
+    handlerTimeoutMs: expectNumber('handlerTimeoutMs', options.handlerTimeoutMs ?? 300_000, { atLeast: 1 }),
+    backoff: { firstMs, maxMs: expectNumber('backoff.maxMs', options.backoff?.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs }) },
+    results: options.results ?? false,
+    groupSize: expectNumber('groupSize', options.groupSize ?? 500, { atLeast: 1, integer: true }),
+  };
+}
+
+export function isDedupStore(store: unknown): store is DedupStore {
+  return hasMethods(store, ['claim', 'settle', 'extend', 'purge']);
+}
+
+export function isTransactionalStore(store: unknown): store is TransactionalStore<unknown> {
+  return hasMethods(store, ['unit']);
+}
+
+/** What a store can promise, the best first. */
+function offersOf(store: unknown): Guarantee[] {
+  return [...(isTransactionalStore(store) ? (['transactional'] as const) : []), ...(isDedupStore(store) ? (['leased', 'fenced'] as const) : [])];
+}
+
+function hasMethods(value: unknown, names: readonly string[]): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
+}
+
+function oneOf<T extends string>(name: string, value: T | undefined, allowed: readonly T[], byDefault: T): T {
+  if (value === undefined) return byDefault;
+  if (allowed.includes(value)) return value;
+  return refuseOption(name, allowed.map((each) => `'${each}'`).join(' or '), value);
+}
+
+function decodeJson({ body }: Message): unknown {
+  if (typeof body === 'string') return JSON.parse(body);
+  if (body instanceof Uint8Array) return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
+  return body;
+}
