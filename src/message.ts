@@ -101,9 +101,10 @@ export interface Source<D extends Delivery = Delivery> {
   /**
    * Called from the receiver's heartbeat for deliveries that are waiting or running: keep them from other consumers for at
    * least `forMs` more (SQS: ChangeMessageVisibilityBatch). Answers in the order asked; `false` means that the broker has taken the
-   * delivery back, and the receiver gives up its claim too. A rejection counts as "unknown" and is tried again at the next beat.
+   * delivery back, and the receiver gives up its claim too. `undefined` for one, or a rejection for all, means "unknown", and is tried
+   * again at the next beat.
    */
-  hold?(deliveries: readonly D[], forMs: number): Promise<readonly boolean[]>;
+  hold?(deliveries: readonly D[], forMs: number): Promise<readonly (boolean | undefined)[]>;
   /** Called once for each delivery as soon as its verdict is known, before `process` resolves for the batch. Must not throw. */
   settled?(delivery: D, verdict: Verdict): void;
 }
