@@ -27,6 +27,8 @@ export interface Core {
         settle(ends: readonly End[]): Promise<Settled[]>;
       }
     | undefined;
+  /** Handlers that were given up and still run, out of reach. */
+  readonly loose: Set<Promise<unknown>>;
   /** Aborted when `stop` begins: nothing new is started. */
   readonly stopping: AbortSignal;
   /** Aborted when the grace of `stop` is over: nothing is waited for. */

@@ -163,7 +163,9 @@ export function leasedWay(core: Core, owner: object): Way {
     const afterMs = lease.remainingMs;
     lease.end();
     job.lease = undefined;
+    core.loose.add(handled);
     void handled.then(async ({ ending }) => {
+      core.loose.delete(handled);
       if (!core.stopped.aborted) await store.settle([endFor(job, ending)]).catch(() => {});
     });
     const code = (lease.signal.reason as { code?: string }).code;

@@ -105,13 +105,14 @@ function start(
     cache: completedCache(clock, { size: settings.cacheSize, retentionMs }),
     leases: leases({ clock, leaseMs, extend: (holds) => store!.extend(holds) }),
     limiter: limiter(settings.concurrency),
+    loose: new Set(),
     stopping: stopping.signal,
     stopped: stopped.signal,
   };
   const way =
     guarantee === 'transactional' && isTransactionalStore(anyStore) ? transactionalWay(core, self, anyStore) : leasedWay(core, self);
   let purgedAt = clock.now();
-  let waitingFor = 0;
+  let unanswered = 0;
 
   async function process(deliveries: readonly Delivery[], source: Source): Promise<Verdict[]> {
     const jobs = jobsOf(deliveries, source, { identify, token: () => random.token() });
@@ -166,9 +167,8 @@ function start(
       await drained(lastWaitMs);
     }
     stopped.abort();
-    const abandoned = waitingFor;
     core.leases.endAll();
-    return { abandoned };
+    return { abandoned: core.loose.size + unanswered };
   }
 
   let stopResult: Promise<{ abandoned: number }> | undefined;
@@ -183,8 +183,8 @@ function start(
     process(deliveries, source = {}) {
       if (!Array.isArray(deliveries)) refuseOption('deliveries', 'an array', deliveries);
       if (stopping.signal.aborted) return Promise.resolve(deliveries.map(() => ({ action: 'retry', reason: 'stopped', afterMs: 0 }) as const));
-      waitingFor += deliveries.length;
-      return track(process(deliveries, source as Source).finally(() => (waitingFor -= deliveries.length)));
+      unanswered += deliveries.length;
+      return track(process(deliveries, source as Source).finally(() => (unanswered -= deliveries.length)));
     },
     ready: (signal) => storeGate.open(signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal),
     requireRetention(horizonMs, where) {

@@ -1,0 +1,109 @@
+import { describe, expect, it } from 'vitest';
+import type { memoryStore } from '../adapters/stores/memory.ts';
+import { actions, delivery, latch, stand, watch } from './support/stand.ts';
+
+const stats = (store: unknown) => (store as ReturnType<typeof memoryStore>).stats();
+
+describe('stop', () => {
+  it('lets running handlers finish, gives back what has not been started at once, and leaves nothing behind', async () => {
+    const gate = latch();
+    const started: string[] = [];
+    const { receiver, world, store } = stand(async ({ id }) => {
+      started.push(id);
+      await gate.promise;
+    }, { concurrency: 1 });
+    const verdicts: string[] = [];
+    const result = watch(
+      receiver.process([delivery('a'), delivery('b'), delivery('c', { orderingKey: 'k' }), delivery('d', { orderingKey: 'k' })], {
+        settled: ({ message }) => verdicts.push(message.id),
+      }),
+    );
+    await world.settle();
+    const stopped = watch(receiver.stop());
+    await world.settle();
+    expect(verdicts.sort()).toEqual(['b', 'c', 'd']);
+    expect(stopped.done).toBe(false);
+    gate.open();
+    await world.settle();
+    expect(actions(result.value!)).toEqual(['ack completed', 'retry stopped', 'retry stopped', 'retry order']);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(started).toEqual(['a']);
+    expect(await stats(store)).toMatchObject({ claimed: 0, completed: 1 });
+    expect(world.timers).toBe(0);
+  });
+
+  it('aborts handlers after graceMs; what they leave undone is released and not counted', async () => {
+    let attempt = 0;
+    const { receiver, world, store } = stand((_, ctx) => {
+      attempt = ctx.attempt;
+      return new Promise((__, reject) => ctx.signal.addEventListener('abort', () => reject(ctx.signal.reason)));
+    });
+    const result = watch(receiver.process([delivery('a')]));
+    await world.settle();
+    const stopped = watch(receiver.stop({ graceMs: 5_000 }));
+    await world.advance(4_999);
+    expect(result.done).toBe(false);
+    await world.advance(1);
+    expect(actions(result.value!)).toEqual(['retry stopped']);
+    expect(result.value).toMatchObject([{ error: { code: 'stopped' } }]);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(world.timers).toBe(0);
+    const next = stand((_, ctx) => void (attempt = ctx.attempt), {}, { world, store });
+    await next.receiver.process([delivery('a')]);
+    expect(attempt).toBe(1);
+  });
+
+  it('counts handlers that ignore their signal, and does not wait for them', async () => {
+    const { receiver, world } = stand(() => new Promise(() => {}));
+    const result = watch(receiver.process([delivery('a')]));
+    await world.settle();
+    const stopped = watch(receiver.stop({ graceMs: 1_000 }));
+    await world.advance(3_000);
+    expect(actions(result.value!)).toEqual(['retry stopped']);
+    expect(stopped.value).toEqual({ abandoned: 1 });
+    expect(world.timers).toBe(0);
+  });
+
+  it('takes no new work', async () => {
+    const { receiver, faults } = stand(() => expect.fail('the handler ran'));
+    await receiver.stop();
+    expect(actions(await receiver.process([delivery('a')]))).toEqual(['retry stopped']);
+    expect(await receiver.ready()).toBe(false);
+    expect(faults.calls).toEqual([]);
+  });
+
+  it('wakes those who wait: for a busy message, for the store, for a turn', async () => {
+    const one = stand(() => new Promise(() => {}));
+    void one.receiver.process([delivery('a')]);
+    await one.world.settle();
+    const two = stand(() => {}, { waitMs: 1_000_000 }, one);
+    const waiting = watch(two.receiver.process([delivery('a')]));
+    await one.world.settle();
+    two.faults.broken.claim = 'before';
+    const paused = watch(two.receiver.process([delivery('b')]).then(() => two.receiver.ready()));
+    await one.world.settle();
+    const stopped = watch(two.receiver.stop());
+    await one.world.settle();
+    expect(actions(waiting.value!)).toEqual(['retry busy']);
+    expect(paused.value).toBe(false);
+    expect(stopped.done).toBe(true);
+  });
+
+  it('twice is once', async () => {
+    const { receiver } = stand(() => {});
+    expect(receiver.stop()).toBe(receiver.stop());
+  });
+});
+
+describe('a handler that calls its own receiver', () => {
+  it('with the message that it is handling gets an error, instead of waiting for itself', async () => {
+    const seen: unknown[] = [];
+    const inner: ReturnType<typeof stand> = stand(async () => {
+      await inner.receiver.process([delivery('a')]).catch((error) => seen.push(error.code));
+      await inner.receiver.process([delivery('b')]).catch((error) => seen.push(error.code));
+    }, { concurrency: 2 });
+    inner.receiver.process([delivery('a')]).catch(() => {});
+    await inner.world.advance(1_000);
+    expect(seen).toContain('nested');
+  });
+});
