@@ -71,6 +71,7 @@ export async function runHandler(
   const stopTimer = clock.after(settings.handlerTimeoutMs, () => {
     lease.abort(new ReceiverError('handler-timeout', `The handler has been running for ${settings.handlerTimeoutMs} ms`));
   });
+  lease.signal.addEventListener('abort', stopTimer, { once: true });
   try {
     const inside: Running = { owner, key: job.key, outer: running.getStore() };
     const result = await running.run(inside, async () => handler(payload, context));
@@ -80,6 +81,7 @@ export async function runHandler(
     return { result, encoded, durationMs };
   } finally {
     stopTimer();
+    lease.signal.removeEventListener('abort', stopTimer);
   }
 }
 

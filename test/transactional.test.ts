@@ -1,0 +1,290 @@
+import { DatabaseSync } from 'node:sqlite';
+import { afterEach, describe, expect, it } from 'vitest';
+import { sqliteStore } from '../adapters/stores/sqlite/index.ts';
+import type { AnyHandler } from '../src/handler.ts';
+import { RetryAfter, TerminalError } from '../src/index.ts';
+import { virtualWorld } from '../src/testing/virtual-world.ts';
+import { actions, delivery, latch, stand, watch } from './support/stand.ts';
+
+const opened: DatabaseSync[] = [];
+afterEach(() => {
+  for (const db of opened.splice(0)) db.close();
+});
+
+/** A transactional receiver on a SQLite database in memory, and the effects that its handlers have left. */
+function transactional(handler: AnyHandler, options: Record<string, unknown> = {}, shared?: { db: DatabaseSync; seed?: number }) {
+  const db = shared?.db ?? new DatabaseSync(':memory:');
+  if (!shared) {
+    opened.push(db);
+    db.exec('create table effects (id text)');
+  }
+  const world = virtualWorld({ seed: shared?.seed ?? 1 });
+  const store = sqliteStore(db, { now: world.clock.wall, world });
+  const made = stand(handler, { store, ...options }, { world, store });
+  const effects = () => db.prepare('select id from effects order by rowid').all().map((row) => row['id']);
+  return { ...made, db, store, effects };
+}
+
+const charge: AnyHandler = ({ id }, { tx }) => void tx.prepare('insert into effects values (?)').run(id);
+
+describe('the transactional way', () => {
+  it('is what a store with transactions gives by default', () => {
+    expect(transactional(charge).receiver.guarantee).toBe('transactional');
+    expect(transactional(charge, { guarantee: 'leased' }).receiver.guarantee).toBe('leased');
+  });
+
+  it('commits effect and record together; copies are acked without the handler', async () => {
+    const { receiver, effects, names } = transactional(charge, { cacheSize: 0 });
+    expect(actions(await receiver.process([delivery('a'), delivery('b'), delivery('a')]))).toEqual([
+      'ack completed', 'ack completed', 'ack duplicate',
+    ]);
+    expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack duplicate']);
+    expect(effects()).toEqual(['a', 'b']);
+    expect(names().filter((name) => name === 'completed')).toHaveLength(2);
+  });
+
+  it('a batch shares one transaction, up to groupSize; verdicts come after the commit', async () => {
+    const { receiver, store } = transactional(charge, { groupSize: 10 });
+    let units = 0;
+    const unit = store.unit;
+    const counted = { ...store, unit: (work: never) => unit(work).finally(() => units++) };
+    const { receiver: counting } = stand(charge, { store: counted, groupSize: 10 }, { world: receiver.world as never, store });
+    const committed: number[] = [];
+    await counting.process(Array.from({ length: 25 }, (_, i) => delivery(`m${i}`)), { settled: () => committed.push(units) });
+    expect(units).toBe(3);
+    expect(committed.map((unitsBefore, i) => unitsBefore * 10 > i)).not.toContain(false);
+  });
+
+  it('a failing handler undoes only its own effects, and is counted', async () => {
+    const attempts: number[] = [];
+    const { receiver, effects } = transactional((payload, ctx) => {
+      charge(payload, ctx);
+      if (payload.id !== 'bad') return;
+      attempts.push(ctx.attempt);
+      throw new Error('no');
+    }, { maxAttempts: 3 });
+    expect(actions(await receiver.process([delivery('a'), delivery('bad'), delivery('c')]))).toEqual([
+      'ack completed', 'retry failed', 'ack completed',
+    ]);
+    expect(actions(await receiver.process([delivery('bad')]))).toEqual(['retry failed']);
+    expect(actions(await receiver.process([delivery('bad')]))).toEqual(['dead-letter max-attempts']);
+    expect(actions(await receiver.process([delivery('bad')]))).toEqual(['dead-letter max-attempts']);
+    expect(effects()).toEqual(['a', 'c']);
+    expect(attempts).toEqual([1, 2, 3]);
+  });
+
+  it('errors decide by their class', async () => {
+    const { receiver, store } = transactional(({ id }) => {
+      throw id === 'never' ? new TerminalError('closed') : new RetryAfter(5_000);
+    });
+    expect(await receiver.process([delivery('never'), delivery('later')])).toMatchObject([
+      { action: 'dead-letter', reason: 'terminal' }, { action: 'retry', afterMs: 5_000 },
+    ]);
+    expect(await store.listParked({ limit: 9 })).toMatchObject([{ reason: 'terminal', detail: 'TerminalError: closed' }]);
+  });
+
+  it('keeps order within a key: the first failure stops it, and what it stops is not recorded', async () => {
+    let fail = true;
+    const { receiver, effects } = transactional((payload, ctx) => {
+      if (payload.id === 'a2' && fail) throw new Error('no');
+      charge(payload, ctx);
+    });
+    const batch = ['a1', 'a2', 'a3', 'b1'].map((id) => delivery(id, { orderingKey: id[0]! }));
+    expect(actions(await receiver.process(batch))).toEqual(['ack completed', 'retry failed', 'retry order', 'ack completed']);
+    fail = false;
+    expect(actions(await receiver.process(batch))).toEqual(['ack duplicate', 'ack completed', 'ack completed', 'ack duplicate']);
+    expect(effects()).toEqual(['a1', 'b1', 'a2', 'a3']);
+  });
+
+  it('a copy under another ordering key is not acked before the commit', async () => {
+    const { receiver, effects } = transactional(charge);
+    const copies = [delivery('a', { orderingKey: 'x' }), delivery('a', { orderingKey: 'y' })];
+    expect(actions(await receiver.process(copies))).toEqual(['ack completed', 'retry busy']);
+    expect(actions(await receiver.process(copies))).toEqual(['ack duplicate', 'ack duplicate']);
+    expect(effects()).toEqual(['a']);
+  });
+
+  it('results are stored in the same transaction', async () => {
+    const { receiver } = transactional(({ id }) => ({ receipt: id }), { results: true, cacheSize: 0 });
+    await receiver.process([delivery('a')]);
+    expect(await receiver.process([delivery('a')])).toEqual([{ action: 'ack', outcome: 'duplicate', result: { receipt: 'a' } }]);
+  });
+
+  it('a result that cannot be encoded undoes the effect', async () => {
+    const { receiver, effects } = transactional((payload, ctx) => {
+      charge(payload, ctx);
+      return 1n;
+    }, { results: true });
+    expect(actions(await receiver.process([delivery('a')]))).toEqual(['dead-letter unencodable-result']);
+    expect(effects()).toEqual([]);
+  });
+
+  it('same key, other payload is a mismatch', async () => {
+    const { receiver } = transactional(charge, { cacheSize: 0 });
+    await receiver.process([delivery('a')]);
+    expect(actions(await receiver.process([delivery('a', { payload: { id: 'other' } })]))).toEqual(['dead-letter mismatch']);
+  });
+
+  it('a message that another worker has claimed is busy', async () => {
+    const one = transactional(charge);
+    const claimed = stand(() => new Promise(() => {}), { guarantee: 'leased' }, { world: virtualWorld({ seed: 9 }), store: one.store });
+    void claimed.receiver.process([delivery('a')]);
+    await one.world.settle();
+    expect(actions(await one.receiver.process([delivery('a')]))).toEqual(['retry busy']);
+    expect(one.effects()).toEqual([]);
+  });
+
+  it('poison in an ordered batch keeps its place', async () => {
+    const { receiver } = transactional(charge);
+    const bad = { message: { id: '1', body: '{', headers: {} }, orderingKey: 'k' };
+    expect(actions(await receiver.process([delivery('a', { orderingKey: 'k' }), bad, delivery('b', { orderingKey: 'k' })]))).toEqual([
+      'ack completed', 'dead-letter undecodable', 'ack completed',
+    ]);
+  });
+});
+
+describe('a transaction that fails', () => {
+  it('to commit takes all of its effects back, acks nothing, tells nothing, and the messages run again', async () => {
+    const { receiver, effects, store, names, world } = transactional(charge);
+    const unit = store.unit;
+    let broken = true;
+    const failing = {
+      ...store,
+      unit: (work: (unit: never) => Promise<unknown>) =>
+        unit(async (inner) => {
+          const done = await work(inner as never);
+          if (broken) throw new Error('disk full');
+          return done;
+        }),
+    };
+    const made = stand(charge, { store: failing }, { world, store });
+    expect(actions(await made.receiver.process([delivery('a'), delivery('b')]))).toEqual(['retry store', 'retry store']);
+    expect(effects()).toEqual([]);
+    expect(made.names()).not.toContain('completed');
+    broken = false;
+    expect(actions(await made.receiver.process([delivery('a'), delivery('b')]))).toEqual(['ack completed', 'ack completed']);
+    expect(effects()).toEqual(['a', 'b']);
+    void receiver;
+    void names;
+  });
+
+  it('because of one message is tried again message by message, so that the culprit is found, counted and parked', async () => {
+    const made = transactional(charge);
+    // A store whose unit breaks whenever "bad" is part of it: a trigger, a driver bug, a handler that ends the transaction.
+    const bad = made.receiver.keyOf(delivery('bad').message);
+    const breaking = {
+      ...made.store,
+      unit: (work: (unit: never) => Promise<unknown>) =>
+        made.store.unit((unit) =>
+          work({
+            ...unit,
+            record: async (asks: readonly { key: string }[]) => {
+              if (asks.some(({ key }) => key === bad)) throw new Error('broken by bad');
+              return unit.record(asks as never);
+            },
+          } as never),
+        ),
+    };
+    const { receiver } = stand(charge, { store: breaking, maxAttempts: 2 }, { world: made.world, store: made.store });
+    expect(actions(await receiver.process([delivery('a'), delivery('bad')]))).toEqual(['retry store', 'retry store']);
+    const again = (id: string) => delivery(id, { redelivered: true });
+    expect(actions(await receiver.process([again('a'), again('bad')]))).toEqual(['ack completed', 'retry store']);
+    expect(actions(await receiver.process([again('bad')]))).toEqual(['retry store']);
+    expect(actions(await receiver.process([again('bad')]))).toEqual(['dead-letter max-attempts']);
+    expect(made.effects()).toEqual(['a']);
+    expect(await made.store.stats()).toMatchObject({ claimed: 0, parked: 1 });
+  });
+
+  it("can't be ended by a handler: its commit fails, and with it only that handler", async () => {
+    const { receiver, effects } = transactional((payload, ctx) => {
+      charge(payload, ctx);
+      if (payload.id === 'bad') ctx.tx.exec('commit');
+    });
+    expect(actions(await receiver.process([delivery('a'), delivery('bad'), delivery('c')]))).toEqual([
+      'ack completed', 'retry failed', 'ack completed',
+    ]);
+    expect(effects()).toEqual(['a', 'c']);
+  });
+});
+
+describe('a message that comes again', () => {
+  it('is counted before it runs, so that one that kills its process is parked after maxAttempts', async () => {
+    const one = transactional(() => expect.fail('the handler ran'), { maxAttempts: 2, leaseMs: 1_000 });
+    // Each time the process dies inside the handler: the claim is durable, the transaction is not.
+    for (let i = 0; i < 2; i++) {
+      const ask = { key: one.receiver.keyOf(delivery('a').message), fingerprint: '', token: `died-${i}`, leaseMs: 1_000, retainMs: 60_000 };
+      expect(await one.store.claim([ask])).toMatchObject([{ state: 'claimed', attempt: i + 1 }]);
+      await one.world.advance(1_000);
+    }
+    expect(await one.receiver.process([delivery('a', { redelivered: true })])).toMatchObject([
+      { action: 'dead-letter', reason: 'max-attempts', attempts: 2 },
+    ]);
+  });
+
+  it('runs once, with the attempt that was counted, and its claim becomes the record', async () => {
+    const attempts: number[] = [];
+    const { receiver, effects, store } = transactional((payload, ctx) => {
+      attempts.push(ctx.attempt);
+      charge(payload, ctx);
+      if (ctx.attempt === 1) throw new Error('once more');
+    });
+    expect(actions(await receiver.process([delivery('a', { redelivered: true })]))).toEqual(['retry failed']);
+    expect(actions(await receiver.process([delivery('a', { redelivered: true })]))).toEqual(['ack completed']);
+    expect(actions(await receiver.process([delivery('a', { redelivered: true })]))).toEqual(['ack duplicate']);
+    expect(attempts).toEqual([1, 2]);
+    expect(effects()).toEqual(['a']);
+    expect(await store.stats()).toMatchObject({ claimed: 0, completed: 1 });
+  });
+
+  it('keeps the order of its key', async () => {
+    const { receiver, effects } = transactional((payload, ctx) => {
+      charge(payload, ctx);
+      if (payload.id === 'b') throw new Error('no');
+    });
+    const batch = ['a', 'b', 'c'].map((id) => delivery(id, { orderingKey: 'k', redelivered: id === 'b' }));
+    expect(actions(await receiver.process(batch))).toEqual(['ack completed', 'retry failed', 'retry order']);
+    expect(effects()).toEqual(['a']);
+  });
+});
+
+describe('stopping', () => {
+  it('gives back what has not been started, uncounted, and commits what has', async () => {
+    const gate = latch();
+    const { receiver, effects, world, store } = transactional(async (payload, ctx) => {
+      charge(payload, ctx);
+      await gate.promise;
+    });
+    const result = watch(receiver.process([delivery('a'), delivery('b')]));
+    await world.settle();
+    const stopped = watch(receiver.stop());
+    gate.open();
+    await world.settle();
+    expect(actions(result.value!)).toEqual(['ack completed', 'retry stopped']);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(effects()).toEqual(['a']);
+    expect(await store.stats()).toMatchObject({ claimed: 0, completed: 1 });
+    expect(world.timers).toBe(0);
+  });
+
+  it('does not wait for a handler that ignores its signal; its transaction stays open, and dies with the process', async () => {
+    const { receiver, world } = transactional(() => new Promise(() => {}));
+    const result = watch(receiver.process([delivery('a')]));
+    await world.settle();
+    const stopped = watch(receiver.stop({ graceMs: 1_000 }));
+    await world.advance(5_000);
+    expect(stopped.value).toEqual({ abandoned: 1 });
+    expect(result.done).toBe(false);
+    expect(world.timers).toBe(0);
+  });
+});
+
+describe('a handler inside a transaction that calls its own receiver', () => {
+  it('gets an error, instead of waiting for itself', async () => {
+    const codes: unknown[] = [];
+    const made: ReturnType<typeof transactional> = transactional(async () => {
+      await made.receiver.process([delivery('b')]).catch((error) => codes.push(error.code));
+    });
+    expect(actions(await made.receiver.process([delivery('a')]))).toEqual(['ack completed']);
+    expect(codes).toEqual(['nested']);
+  });
+});
