@@ -1,0 +1,84 @@
+import type { Answer, Ask, DedupStore, End, Hold, Settled } from '../../../src/store.ts';
+import type { Connection } from './connection.ts';
+import { statements } from './database.ts';
+import { claimed, completed, decide, decodeFingerprint, decodeKey, parked, type Row, released, stateOf } from './record.ts';
+import type { Session } from './session.ts';
+
+/** The leased way: each call is one transaction for its whole batch. */
+export function leasedVerbs(connection: Connection, session: Session): Omit<DedupStore, 'purge'> {
+  /** Applies `one` to each item in one transaction, in the order given. */
+  function each<In, Out>(items: readonly In[], one: (item: In, now: number) => Out): Promise<readonly Out[]> {
+    if (items.length === 0) return Promise.resolve([]);
+    return connection.write(() =>
+      statements('records were written', () => {
+        session.load();
+        const now = session.now();
+        const result = items.map((item) => one(item, now));
+        session.saveFence();
+        return { result };
+      }),
+    );
+  }
+
+  function claimOne(ask: Ask, now: number): Answer {
+    const key = decodeKey(ask.key);
+    const fingerprint = decodeFingerprint(ask.fingerprint);
+    const decision = decide(session.find(ask.key, key), ask.token, fingerprint, now);
+    if ('answer' in decision) return decision.answer;
+    const row = 'own' in decision ? decision.own : newRow(decision, ask.token, session.nextFence());
+    session.put(key, touch(row, now, ask.leaseMs, ask.retainMs));
+    return { state: 'claimed', fence: row.fence, attempt: row.attempts, orphaned: row.orphaned };
+  }
+
+  function settleOne(end: End, now: number): Settled {
+    const key = decodeKey(end.key);
+    const row = session.find(end.key, key);
+    // An unreadable record is nobody's claim: `fenced` makes no promise, and the next claim tells what is wrong.
+    if (!row || 'corrupt' in row || row.token !== end.token) return 'fenced';
+    // The same ending again is a reply that was lost; another one comes too late for a claim that has ended.
+    if (row.state !== claimed) return row.state === stateOf(end.as) ? 'ok' : 'fenced';
+    session.put(key, touch(endRow(row, end), now, 0, end.retainMs));
+    return 'ok';
+  }
+
+  function extendOne(hold: Hold, now: number): Settled {
+    const key = decodeKey(hold.key);
+    const row = session.find(hold.key, key);
+    if (!row || 'corrupt' in row || row.token !== hold.token || row.state !== claimed) return 'fenced';
+    session.put(key, touch(row, now, hold.leaseMs, row.expiresAt - row.writtenAt));
+    return 'ok';
+  }
+
+  return {
+    claim: (asks) => each(asks, claimOne),
+    settle: (ends) => each(ends, settleOne),
+    extend: (holds) => each(holds, extendOne),
+  };
+}
+
+export function newRow(claim: { attempts: number; orphaned: boolean; fingerprint: Uint8Array }, token: string, fence: number): Row {
+  return { ...blank, ...claim, token, fence };
+}
+
+/** What an ending makes of a record. */
+export function endRow(row: Row, end: End): Row {
+  switch (end.as) {
+    case 'completed':
+      return { ...row, state: completed, result: end.result ?? null };
+    case 'released':
+      return { ...row, state: released, attempts: end.counted ? row.attempts : row.attempts - 1 };
+    case 'parked':
+      return { ...row, state: parked, reason: end.reason, detail: end.detail, label: end.label };
+  }
+}
+
+/** Every write ends here: the record is kept for `retainMs` from now, and never less than its lease. */
+export function touch(row: Row, now: number, leaseMs: number, retainMs: number): Row {
+  const leaseUntil = now + Math.ceil(leaseMs);
+  return { ...row, writtenAt: now, leaseUntil, expiresAt: now + Math.ceil(Math.max(leaseMs, retainMs)) };
+}
+
+const blank: Row = {
+  state: claimed, fingerprint: new Uint8Array(0), token: '', fence: 0, attempts: 0, orphaned: false, leaseUntil: 0, writtenAt: 0,
+  expiresAt: 0, result: null, reason: null, detail: null, label: null,
+};

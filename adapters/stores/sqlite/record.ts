@@ -1,0 +1,136 @@
+import { ReceiverError } from '../../../src/errors.ts';
+import type { Answer, Fingerprint, Key, RecordView } from '../../../src/store.ts';
+
+/** A record as the file holds it. Times are milliseconds since the Unix epoch. */
+export interface Row {
+  state: State;
+  /** 16 bytes, or none. */
+  fingerprint: Uint8Array;
+  /** Of the owner, or of the last one when the claim has ended: re-sent endings are known by it. */
+  token: string;
+  fence: number;
+  attempts: number;
+  orphaned: boolean;
+  leaseUntil: number;
+  writtenAt: number;
+  expiresAt: number;
+  result: string | null;
+  reason: string | null;
+  detail: string | null;
+  label: string | null;
+}
+
+/** Something is stored under a key that is not a record as this build writes them. */
+export interface Corrupt {
+  readonly corrupt: string;
+}
+
+export type State = 1 | 2 | 3 | 4;
+export const claimed = 1;
+export const released = 2;
+export const completed = 3;
+export const parked = 4;
+
+export const stateNames: readonly RecordView['state'][] = ['claimed', 'released', 'completed', 'parked'];
+export const nameOf = (state: State): RecordView['state'] => stateNames[state - 1]!;
+export const stateOf = (name: RecordView['state']): State => (stateNames.indexOf(name) + 1) as State;
+
+export const keyBytes = 24;
+
+/** The bytes of a key. @throws ReceiverError `invalid-key` if it is not 32 characters of base64url */
+export function decodeKey(key: Key): Buffer {
+  return decodeKeys([key]);
+}
+
+/** The bytes of several keys, one after another: much cheaper than one by one. */
+export function decodeKeys(keys: readonly Key[]): Buffer {
+  const bytes = Buffer.from(keys.join(''), 'base64url');
+  if (bytes.length !== keys.length * keyBytes || keys.some((key) => key.length !== 32)) {
+    throw new ReceiverError('invalid-key', 'Expected every key to be 32 characters of base64url');
+  }
+  return bytes;
+}
+
+export const encodeKey = (bytes: Uint8Array): Key => view(bytes).toString('base64url');
+
+const noBytes = new Uint8Array(0);
+
+/** @throws ReceiverError `invalid-key` if it is neither empty nor 22 characters of base64url */
+export function decodeFingerprint(fingerprint: Fingerprint): Uint8Array {
+  if (fingerprint === '') return noBytes;
+  const bytes = Buffer.from(fingerprint, 'base64url');
+  if (fingerprint.length !== 22 || bytes.length !== 16) {
+    throw new ReceiverError('invalid-key', 'Expected every fingerprint to be empty or 22 characters of base64url');
+  }
+  return bytes;
+}
+
+/** Checks what was read: a record that can't be understood must not be taken for absent, nor for anything else. */
+export function readRow(raw: RawRow): Row | Corrupt {
+  const { state, fingerprint, token, fence, attempts } = raw;
+  if (!(state >= 1 && state <= 4)) return { corrupt: `Expected a state from 1 to 4, got ${state}` };
+  if (fingerprint.length !== 0 && fingerprint.length !== 16) return { corrupt: `Expected 0 or 16 bytes of fingerprint, got ${fingerprint.length}` };
+  if (!(fence > 0 && attempts >= 0)) return { corrupt: `Expected fence and attempts not to be negative, got ${fence} and ${attempts}` };
+  if (!(raw.expires_at >= raw.lease_until && raw.expires_at >= raw.written_at)) return { corrupt: 'Expected the record to outlive its lease' };
+  if (state === parked && (raw.reason === null || raw.detail === null)) return { corrupt: 'Expected a reason for being parked, got none' };
+  return {
+    state: state as State, fingerprint, token, fence, attempts, orphaned: raw.orphaned !== 0, leaseUntil: raw.lease_until,
+    writtenAt: raw.written_at, expiresAt: raw.expires_at, result: raw.result, reason: raw.reason, detail: raw.detail, label: raw.label,
+  };
+}
+
+export interface RawRow {
+  readonly key?: Uint8Array;
+  readonly state: number;
+  readonly fingerprint: Uint8Array;
+  readonly token: string;
+  readonly fence: number;
+  readonly attempts: number;
+  readonly orphaned: number;
+  readonly lease_until: number;
+  readonly written_at: number;
+  readonly expires_at: number;
+  readonly result: string | null;
+  readonly reason: string | null;
+  readonly detail: string | null;
+  readonly label: string | null;
+}
+
+/**
+ * What a record says to somebody who asks for its key: an answer; or `own`, because the asker's token holds it; or that it may be taken,
+ * as which attempt.
+ */
+export type Decision =
+  | { readonly answer: Answer }
+  | { readonly own: Row }
+  | { readonly attempts: number; readonly orphaned: boolean; readonly fingerprint: Uint8Array };
+
+export function decide(row: Row | Corrupt | undefined, token: string, fingerprint: Uint8Array, now: number): Decision {
+  if (!row) return { attempts: 1, orphaned: false, fingerprint };
+  if ('corrupt' in row) return { answer: { state: 'corrupt', detail: row.corrupt } };
+  if (differ(row.fingerprint, fingerprint)) return { answer: { state: 'mismatch' } };
+  const known = row.fingerprint.length > 0 ? row.fingerprint : fingerprint;
+  switch (row.state) {
+    case completed:
+      return { answer: { state: 'completed', result: row.result ?? undefined, ageMs: Math.max(0, now - row.writtenAt) } };
+    case parked:
+      return { answer: { state: 'parked', reason: row.reason ?? '', detail: row.detail ?? '', attempts: row.attempts } };
+    case released:
+      return { attempts: row.attempts + 1, orphaned: false, fingerprint: known };
+    case claimed: {
+      if (row.token === token) return { own: row };
+      const remainingMs = row.leaseUntil - now;
+      if (remainingMs > 0) return { answer: { state: 'busy', remainingMs } };
+      return { attempts: row.attempts + 1, orphaned: true, fingerprint: known };
+    }
+  }
+}
+
+/** Fingerprints are compared only where both are known. */
+export function differ(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length > 0 && b.length > 0 && Buffer.compare(a, b) !== 0;
+}
+
+export function view(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

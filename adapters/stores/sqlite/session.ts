@@ -1,0 +1,148 @@
+import { ReceiverError } from '../../../src/errors.ts';
+import type { Key } from '../../../src/store.ts';
+import type { SqliteDatabase } from './database.ts';
+import { type Batch, entryOf, type RecentIndex, ranges, readBatch, recentIndex } from './recent.ts';
+import { type Corrupt, completed, decodeKey, type RawRow, type Row, readRow, view } from './record.ts';
+import type { Tables } from './schema.ts';
+
+/** All statements of the store, and what it keeps in memory of the file. Used under the connection's lock only. */
+export interface Session {
+  readonly recent: RecentIndex;
+  /** Milliseconds since the Unix epoch, whole ones. */
+  now(): number;
+  /** Takes over what other processes have committed. The first thing in each transaction; undoes what a failed one left in memory. */
+  load(): void;
+  /** A number greater than all before it, in this file. */
+  nextFence(): number;
+  /** Writes the last fence, if it has changed. The last thing in each transaction that took one. */
+  saveFence(): void;
+  /** The record of a key, unless it has expired: an expired record is absent, purged or not. */
+  find(key: Key, bytes: Buffer): Row | Corrupt | undefined;
+  put(bytes: Uint8Array, row: Row): void;
+  remove(bytes: Uint8Array): boolean;
+  appendRecent(batch: Batch): void;
+  trimRecent(id: number, entries: Uint8Array | undefined): void;
+  /** Moves one range of recent keys to `records`. What it returns is to be called after the commit. */
+  mergeRecent(range: number): () => void;
+}
+
+export const columns =
+  'key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, result, reason, detail, label';
+
+export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): Session {
+  const readMeta = db.prepare(`select fence, merges, merged from ${t.meta} where id = 1`);
+  const writeFence = db.prepare(`update ${t.meta} set fence = ? where id = 1`);
+  const writeMerged = db.prepare(`update ${t.meta} set merges = ?, merged = ? where id = 1`);
+  const readRecent = db.prepare(`select id, written_at, expires_at, entries from ${t.recent} where id > ? order by id`);
+  const insertRecent = db.prepare(`insert into ${t.recent} (id, written_at, expires_at, entries) values (?, ?, ?, ?)`);
+  const updateRecent = db.prepare(`update ${t.recent} set entries = ? where id = ?`);
+  const deleteRecent = db.prepare(`delete from ${t.recent} where id = ?`);
+  const deleteMerged = db.prepare(`delete from ${t.recent} where id <= ?`);
+  const select = db.prepare(`select ${columns} from ${t.records} where key = ?`);
+  const upsert = db.prepare(`insert or replace into ${t.records} (${columns}) values (${columns.replace(/\w+/g, '?')})`);
+  const remove = db.prepare(`delete from ${t.records} where key = ?`);
+
+  const recent = recentIndex();
+  /** All batches up to this id are in memory. */
+  let seen = 0;
+  let merges = 0;
+  let fence = 0;
+  let savedFence = 0;
+
+  const now = (): number => Math.floor(wall());
+
+  function put(bytes: Uint8Array, row: Row): void {
+    upsert.run(
+      bytes, row.fingerprint, row.state, row.token, row.fence, row.attempts, row.orphaned ? 1 : 0, row.leaseUntil, row.writtenAt,
+      row.expiresAt, row.result, row.reason, row.detail, row.label,
+    );
+  }
+
+  return {
+    recent,
+    now,
+    put,
+
+    load() {
+      const meta = readMeta.get() as { fence: number; merges: number; merged: string } | undefined;
+      if (!meta || meta.fence < seen) throw new ReceiverError('store', 'Expected the last fence in the SQLite file not to go back: was the file replaced or emptied?');
+      fence = savedFence = meta.fence;
+      if (meta.merges !== merges) {
+        recent.merge(readMerged(meta.merged));
+        merges = meta.merges;
+      }
+      if (fence === seen) return;
+      for (const row of readRecent.all(seen)) recent.add(readBatch(row as Parameters<typeof readBatch>[0]));
+      seen = fence;
+    },
+
+    nextFence: () => ++fence,
+
+    saveFence() {
+      if (fence === savedFence) return;
+      writeFence.run(fence);
+      savedFence = fence;
+    },
+
+    find(key, bytes) {
+      const batch = recent.find(key);
+      const at = now();
+      if (batch && batch.expiresAt > at) {
+        const entry = entryOf(batch, bytes);
+        if (!entry) return { corrupt: 'Expected the key in its batch of recent keys' };
+        return recentRow(batch, entry);
+      }
+      const raw = select.get(bytes) as RawRow | undefined;
+      if (!raw) return undefined;
+      const row = readRow(raw);
+      return 'corrupt' in row || row.expiresAt > at ? row : undefined;
+    },
+
+    remove: (bytes) => Number(remove.run(bytes).changes) > 0,
+
+    appendRecent(batch) {
+      insertRecent.run(batch.id, batch.writtenAt, batch.expiresAt, batch.entries);
+    },
+
+    trimRecent(id, entries) {
+      if (entries) updateRecent.run(entries, id);
+      else deleteRecent.run(id);
+    },
+
+    mergeRecent(range) {
+      const at = now();
+      const list: { order: number; bytes: Buffer; row: Row }[] = [];
+      for (const [key, batch] of recent.range(range)) {
+        if (batch.expiresAt <= at) continue;
+        const bytes = decodeKey(key);
+        const entry = entryOf(batch, bytes);
+        if (entry) list.push({ order: bytes.readUIntBE(0, 6), bytes, row: recentRow(batch, entry) });
+      }
+      // In the order of the table, so that neighbours share a page.
+      list.sort((a, b) => a.order - b.order);
+      for (const { bytes, row } of list) put(bytes, row);
+      const merged = recent.merged.map((until, each) => (each === range ? fence : until));
+      writeMerged.run(merges + 1, JSON.stringify(merged));
+      deleteMerged.run(Math.min(...merged));
+      return () => {
+        merges++;
+        recent.merge(merged);
+      };
+    },
+  };
+}
+
+/** An entry of a batch as the record that it stands for. */
+function recentRow(batch: Batch, entry: { fingerprint: Uint8Array; fence: number }): Row {
+  return {
+    state: completed, fingerprint: view(entry.fingerprint), token: '', fence: entry.fence, attempts: 1, orphaned: false, leaseUntil: 0,
+    writtenAt: batch.writtenAt, expiresAt: batch.expiresAt, result: null, reason: null, detail: null, label: null,
+  };
+}
+
+function readMerged(text: string): number[] {
+  const merged: unknown = JSON.parse(text);
+  if (Array.isArray(merged) && merged.length === 0) return Array.from({ length: ranges }, () => 0);
+  if (Array.isArray(merged) && merged.length === ranges && merged.every(Number.isSafeInteger)) return merged;
+  throw new ReceiverError('store', 'Expected the merge state of the recent keys to be a list of numbers, got something else: the file is corrupt');
+}
