@@ -62,35 +62,48 @@ export class RetryAfter extends Error {
 
   constructor(afterMs: number, message = `Try again after ${afterMs} ms`, options?: ErrorOptions) {
     super(message, options);
-    this.afterMs = expectNumber('afterMs', afterMs, { atLeast: 0 });
+    this.afterMs = expectNumber('afterMs', afterMs, { atLeast: 0, atMost: Number.MAX_SAFE_INTEGER });
   }
 }
 
-/** The text of anything that was thrown, one line, at most 500 characters. */
+/**
+ * The text of anything that was thrown, one line, at most 500 characters. Every store can keep it: no control characters, which
+ * Postgres refuses, and no lone surrogates. Never throws, whatever was thrown.
+ */
 export function describeError(error: unknown): string {
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  return text.replace(/\s+/g, ' ').slice(0, 500);
+  const text = error instanceof Error ? textOf(() => `${error.name}: ${error.message}`) : textOf(() => String(error));
+  return text.slice(0, 500).replace(/[\s\p{Cc}]+/gu, ' ').toWellFormed();
+}
+
+/** A value as shown to people in an error. Never throws: JSON text can make objects that `String` can't convert. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value);
+  return typeof value === 'function' ? 'a function' : textOf(() => String(value));
+}
+
+function textOf(make: () => string): string {
+  try {
+    return make();
+  } catch {
+    return 'a value that has no text';
+  }
 }
 
 /** Throws `invalid-option` in the one form that all options share. */
 export function refuseOption(name: string, expected: string, got: unknown): never {
-  const shown = typeof got === 'string' ? JSON.stringify(got) : typeof got === 'function' ? 'a function' : String(got);
-  throw new ReceiverError('invalid-option', `Expected \`${name}\` to be ${expected}, got \`${shown}\` (${got === null ? 'null' : typeof got})`);
+  throw new ReceiverError('invalid-option', `Expected \`${name}\` to be ${expected}, got \`${show(got)}\` (${got === null ? 'null' : typeof got})`);
 }
 
-/** Checks a number option. `Infinity` passes only where `atMost` is left out and `integer` is not set. */
+/** Checks a number option. `Infinity` passes only where `atMost` is left out and `integer` is not true. */
 export function expectNumber(
   name: string,
   value: unknown,
-  limits: { atLeast: number; atMost?: number; integer?: boolean },
+  limits: { atLeast: number; atMost?: number; integer?: boolean | 'or Infinity' },
 ): number {
-  const ok =
-    typeof value === 'number' &&
-    value >= limits.atLeast &&
-    value <= (limits.atMost ?? Number.POSITIVE_INFINITY) &&
-    (!limits.integer || Number.isSafeInteger(value));
-  if (ok) return value;
-  const kind = limits.integer ? 'a whole number' : 'a number';
-  const range = limits.atMost === undefined ? `of ${limits.atLeast} or more` : `from ${limits.atLeast} to ${limits.atMost}`;
-  return refuseOption(name, `${kind} ${range}`, value);
+  const { atLeast, atMost = Number.POSITIVE_INFINITY, integer } = limits;
+  const inRange = typeof value === 'number' && value >= atLeast && value <= atMost;
+  if (inRange && (!integer || Number.isSafeInteger(value) || (integer === 'or Infinity' && value === Number.POSITIVE_INFINITY))) return value;
+  const kind = integer ? 'a whole number' : 'a number';
+  const range = limits.atMost === undefined ? `of ${atLeast} or more` : `from ${atLeast} to ${atMost}`;
+  return refuseOption(name, `${kind} ${range}${integer === 'or Infinity' ? ', or Infinity' : ''}`, value);
 }
