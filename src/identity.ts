@@ -1,4 +1,4 @@
-import { ReceiverError } from './errors.ts';
+import { describeError, ReceiverError } from './errors.ts';
 import { type FingerprintOption, fingerprinter } from './fingerprint.ts';
 import type { Identity } from './job.ts';
 import { type KeyStrategy, keyOf } from './key.ts';
@@ -27,6 +27,6 @@ function idOf(strategy: KeyStrategy, message: Message, payload: unknown): string
     return strategy(message, payload);
   } catch (cause) {
     if (cause instanceof ReceiverError && cause.code === 'invalid-key') throw cause;
-    throw new ReceiverError('invalid-key', `Expected the key strategy to return an id, it threw ${cause}`, { cause });
+    throw new ReceiverError('invalid-key', `Expected the key strategy to return an id, it threw ${describeError(cause)}`, { cause });
   }
 }

@@ -1,5 +1,5 @@
 import { digest } from './digest.ts';
-import { ReceiverError } from './errors.ts';
+import { ReceiverError, show } from './errors.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { Message } from './message.ts';
 import type { Key } from './store.ts';
@@ -13,19 +13,14 @@ export type KeyStrategy = (message: Message, payload: unknown) => string | reado
 /** Longest id that is taken, in UTF-8 bytes. */
 export const maxIdBytes = 512;
 
-/** The id is in a header. Names are compared without regard to case. */
+/** The id is in a header. Names are compared without regard to case; a name in the very same case wins. */
 export function header(name: string): KeyStrategy {
-  const wanted = name.toLowerCase();
-  return ({ headers }) => {
-    if (headers[name] !== undefined) return headers[name];
-    const found = Object.keys(headers).find((each) => each.toLowerCase() === wanted);
-    return found === undefined ? missing(`header ${JSON.stringify(name)}`) : (headers[found] ?? missing(`header ${JSON.stringify(name)}`));
-  };
+  return ({ headers }) => find(headers, name) ?? missing(`a header ${JSON.stringify(name)}`);
 }
 
 /** The id is in a message attribute (SQS, SNS). Names are compared exactly. */
 export function attribute(name: string): KeyStrategy {
-  return ({ headers }) => headers[name] ?? missing(`attribute ${JSON.stringify(name)}`);
+  return ({ headers }) => own(headers, name) ?? missing(`an attribute ${JSON.stringify(name)}`);
 }
 
 /** The id is in the payload. Take ids as text: JSON numbers beyond 2^53 run into each other, so numbers are refused. */
@@ -48,23 +43,24 @@ export function contentHash(): KeyStrategy {
 
 /**
  * Source and id of a CloudEvent, which together are unique (CloudEvents 1.0.2, "id"). Binary mode reads `ce_id`/`ce-id` headers, structured
- * mode the payload.
+ * mode the payload. The two are never mixed: with one of the headers there, both have to be.
  */
 export function cloudEvent(): KeyStrategy {
-  const idHeaders = [header('ce_id'), header('ce-id')];
-  const sourceHeaders = [header('ce_source'), header('ce-source')];
-  return (message, payload) => {
-    const event = typeof payload === 'object' && payload !== null ? (payload as Record<string, unknown>) : {};
-    const structured = typeof event['specversion'] === 'string';
-    const source = firstOf(sourceHeaders, message, payload) ?? (structured ? event['source'] : undefined);
-    const id = firstOf(idHeaders, message, payload) ?? (structured ? event['id'] : undefined);
-    return [(source ?? missing('CloudEvent source')) as string, (id ?? missing('CloudEvent id')) as string];
+  return ({ headers }, payload) => {
+    const inHeader = (name: string) => find(headers, `ce_${name}`) ?? find(headers, `ce-${name}`);
+    let event: Readonly<Record<string, unknown>> = { source: inHeader('source'), id: inHeader('id') };
+    if (event['source'] === undefined && event['id'] === undefined && isStructured(payload)) event = payload;
+    return [(event['source'] ?? missing('a CloudEvent source')) as string, (event['id'] ?? missing('a CloudEvent id')) as string];
   };
 }
 
 /** Adds the tenant to a key, so that two tenants may use the same id. */
 export function tenant(of: KeyStrategy, key: KeyStrategy): KeyStrategy {
-  return (message, payload) => [...parts(of(message, payload)), ...parts(key(message, payload))];
+  return (message, payload) => {
+    const owner = parts(of(message, payload));
+    // With their number before them, so that a tenant of two parts can't run into another tenant's id.
+    return [String(owner.length), ...owner, ...parts(key(message, payload))];
+  };
 }
 
 /** Adds a fixed name to a key: a queue, a topic, an epoch. */
@@ -75,39 +71,47 @@ export function scope(name: string, key: KeyStrategy): KeyStrategy {
 /** Digest of a scope and an id. @throws ReceiverError `invalid-key` */
 export function keyOf(scopeName: string, id: string | readonly string[]): Key {
   const all = parts(id);
-  if (all.length === 0) throw invalid('at least one part', all);
   for (const part of all) checkPart(part);
   return digest([scopeName, ...all], 32);
 }
 
 function parts(id: string | readonly string[]): readonly string[] {
-  return Array.isArray(id) ? id : [id as string];
+  if (!Array.isArray(id)) return [id as string];
+  if (id.length === 0) throw new ReceiverError('invalid-key', "Expected the message's key to have at least one part, got an empty array");
+  return id;
 }
 
 function checkPart(part: unknown): void {
-  if (typeof part !== 'string') throw invalid('a string', part);
-  if (part.trim() === '') throw invalid('a string that is not empty', part);
-  if (!part.isWellFormed()) throw invalid('well-formed Unicode, without lone surrogates', part);
+  if (typeof part !== 'string') throw invalid('a string', show(part), part);
+  if (part.trim() === '') throw invalid('a string that is not empty', show(part), part);
+  if (!part.isWellFormed()) throw invalid('well-formed Unicode, without lone surrogates', show(part), part);
   const bytes = part.length * 3 <= maxIdBytes ? 0 : Buffer.byteLength(part);
-  if (bytes > maxIdBytes) throw invalid(`at most ${maxIdBytes} bytes long`, `${part.slice(0, 40)}… (${bytes} bytes)`);
+  if (bytes > maxIdBytes) throw invalid(`at most ${maxIdBytes} bytes long`, `${show(part.slice(0, 40))}… (${bytes} bytes)`, part);
 }
 
-function invalid(expected: string, got: unknown): ReceiverError {
-  const shown = typeof got === 'string' ? JSON.stringify(got) : String(got);
+function invalid(expected: string, shown: string, got: unknown): ReceiverError {
   return new ReceiverError('invalid-key', `Expected the message's key to be ${expected}, got ${shown} (${typeof got})`);
 }
 
 function missing(what: string): never {
-  throw new ReceiverError('invalid-key', `Expected the message to have a ${what}, got none`);
+  throw new ReceiverError('invalid-key', `Expected the message to have ${what}, got none`);
 }
 
-function firstOf(strategies: readonly KeyStrategy[], message: Message, payload: unknown): unknown {
-  for (const strategy of strategies) {
-    try {
-      return strategy(message, payload);
-    } catch {
-      // Absent under this name: the next one may be there.
-    }
-  }
-  return undefined;
+type Headers = Message['headers'];
+
+/** Names come from producers: `constructor` and the like must not find what every object inherits. */
+function own(headers: Headers, name: string): string | undefined {
+  return Object.hasOwn(headers, name) ? headers[name] : undefined;
+}
+
+function find(headers: Headers, name: string): string | undefined {
+  const exact = own(headers, name);
+  if (exact !== undefined) return exact;
+  const wanted = name.toLowerCase();
+  const found = Object.keys(headers).find((each) => each.toLowerCase() === wanted && headers[each] !== undefined);
+  return found === undefined ? undefined : headers[found];
+}
+
+function isStructured(payload: unknown): payload is Readonly<Record<string, unknown>> {
+  return typeof payload === 'object' && payload !== null && 'specversion' in payload && typeof payload.specversion === 'string';
 }
