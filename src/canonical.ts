@@ -39,11 +39,14 @@ function write(value: unknown, depth: number): string {
     return `${text}]`;
   }
   if ('toJSON' in value && typeof value.toJSON === 'function') return write(value.toJSON(), depth + 1);
-  const prototype = Object.getPrototypeOf(value);
-  if (prototype !== null && prototype !== Object.prototype && Object.getPrototypeOf(prototype) !== null) {
-    throw notCanonical(`an instance of ${prototype.constructor?.name ?? 'a class'}`);
-  }
+  if (!isPlain(value)) throw notCanonical(`an instance of ${Object.getPrototypeOf(value).constructor?.name ?? 'a class'}`);
   return writeMembers(value as Record<string, unknown>, depth);
+}
+
+/** True for object literals, also those of another realm, and for objects without a prototype. */
+export function isPlain(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === null || prototype === Object.prototype || Object.getPrototypeOf(prototype) === null;
 }
 
 function writeMembers(object: Record<string, unknown>, depth: number): string {

@@ -10,7 +10,7 @@ export function digest(parts: readonly string[], characters: number): string {
   return hash.digest('base64url').slice(0, characters);
 }
 
-/** SHA-256 of bytes, cut in the same way. */
+/** SHA-256 of bytes, cut in the same way. No bytes have the digest of a sequence of texts, which begins with a length. */
 export function digestBytes(bytes: Uint8Array, characters: number): string {
-  return createHash('sha256').update(bytes).digest('base64url').slice(0, characters);
+  return createHash('sha256').update('bytes;').update(bytes).digest('base64url').slice(0, characters);
 }

@@ -1,4 +1,4 @@
-import { canonicalJson } from './canonical.ts';
+import { canonicalJson, isPlain } from './canonical.ts';
 import { digest, digestBytes } from './digest.ts';
 import { refuseOption } from './errors.ts';
 import type { Message } from './message.ts';
@@ -8,7 +8,8 @@ import type { Fingerprint } from './store.ts';
  * What of a payload has to be equal for two messages with the same key to be the same message.
  *
  * - left out: the whole payload, in canonical JSON, so that the order of members does not matter.
- * - `{ omit }`: the same without some members, as paths: `['sentAt', 'trace.id']`. For fields that differ in each retry of a producer.
+ * - `{ omit }`: the same without some members, as paths: `['sentAt', 'trace.id']`. A path leads through every item of an array:
+ *   `items.readAt`. For fields that differ in each retry of a producer.
  * - a function: what it returns is compared instead.
  * - `false`: nothing is compared. Two different messages with one key then pass for duplicates, and the second is lost.
  */
@@ -25,8 +26,9 @@ export function fingerprinter(option: FingerprintOption): (payload: unknown, mes
   if (option === false) return () => '';
   if (option === undefined) return (payload) => fingerprintOf(payload);
   if (typeof option === 'function') return (payload, message) => fingerprintOf(option(payload, message));
-  if (typeof option !== 'object' || !Array.isArray(option.omit)) return refuseOption('fingerprint', '`{ omit: [paths] }`, a function or false', option);
-  const paths = option.omit.map((path) => String(path).split('.'));
+  const omit: readonly unknown[] | undefined = option?.omit;
+  if (!Array.isArray(omit)) return refuseOption('fingerprint', '`{ omit: [paths] }`, a function or false', option);
+  const paths = omit.map((path) => (typeof path === 'string' && path !== '' ? path.split('.') : refuseOption('fingerprint.omit', 'member paths', path)));
   return (payload) => fingerprintOf(paths.reduce(without, payload));
 }
 
@@ -39,8 +41,11 @@ export function fingerprintOf(payload: unknown): Fingerprint {
 
 function without(value: unknown, path: readonly string[]): unknown {
   const [first, ...rest] = path;
-  if (first === undefined || typeof value !== 'object' || value === null || !Object.hasOwn(value, first)) return value;
-  if (Array.isArray(value)) return value;
+  if (first === undefined || typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map((item) => without(item, path));
+  if ('toJSON' in value && typeof value.toJSON === 'function') return without(value.toJSON(), path);
+  // What is no JSON data stays as it is, to be refused rather than compared by some of its members.
+  if (!isPlain(value) || !Object.hasOwn(value, first)) return value;
   const { [first]: member, ...others } = value as Record<string, unknown>;
   return rest.length ? { ...others, [first]: without(member, rest) } : others;
 }
