@@ -1,4 +1,4 @@
-import { ReceiverError } from './errors.ts';
+import { describeError, ReceiverError } from './errors.ts';
 
 /** Turns a handler's result into text for the store, and back for duplicates. */
 export interface Codec {
@@ -6,19 +6,31 @@ export interface Codec {
   decode(text: string): unknown;
 }
 
-/** JSON. `undefined` is kept. What JSON would change in silence (NaN, bigint, functions, symbols) is refused. */
+/** JSON. `undefined` is kept. What JSON would change in silence (NaN, bigint, functions, symbols, Map, Set) is refused. */
 export const jsonCodec: Codec = {
   encode(result) {
     if (result === undefined) return '';
     return JSON.stringify(result, (_, value) => {
-      if (typeof value === 'bigint' || typeof value === 'function' || typeof value === 'symbol' || (typeof value === 'number' && !Number.isFinite(value))) {
-        throw new TypeError(`JSON can't hold ${typeof value === 'number' ? value : `a ${typeof value}`}`);
-      }
+      const unfit = unfitForJson(value);
+      if (unfit) throw new TypeError(`JSON can't hold ${unfit}`);
       return value;
     });
   },
   decode: (text) => (text === '' ? undefined : JSON.parse(text)),
 };
+
+function unfitForJson(value: unknown): string | undefined {
+  switch (typeof value) {
+    case 'number':
+      return Number.isFinite(value) ? undefined : String(value);
+    case 'bigint':
+    case 'function':
+    case 'symbol':
+      return `a ${typeof value}`;
+    default:
+      return value instanceof Map ? 'a Map' : value instanceof Set ? 'a Set' : undefined;
+  }
+}
 
 /** Encodes with a codec and a limit. @throws ReceiverError `codec` */
 export function encodeResult(codec: Codec, maxBytes: number, result: unknown): string {
@@ -26,7 +38,7 @@ export function encodeResult(codec: Codec, maxBytes: number, result: unknown): s
   try {
     text = codec.encode(result);
   } catch (cause) {
-    throw new ReceiverError('codec', `Expected the handler's result to be encodable: ${cause instanceof Error ? cause.message : cause}`, { cause });
+    throw new ReceiverError('codec', `Expected the handler's result to be encodable: ${describeError(cause)}`, { cause });
   }
   if (typeof text !== 'string') throw new ReceiverError('codec', `Expected the codec to return a string, got ${typeof text}`);
   const bytes = Buffer.byteLength(text);
