@@ -1,16 +1,13 @@
 import { sleep } from '../../../src/clock.ts';
 import { ReceiverError } from '../../../src/errors.ts';
-import type { Verdict } from '../../../src/message.ts';
 import { sqsCalls } from './client.ts';
-import type { SqsDelivery } from './delivery.ts';
-import { type Decision, inGroups } from './groups.ts';
+import { handling } from './handle.ts';
 import type { Link, Report } from './link.ts';
 import { checkOptions, type SqsPollerOptions } from './options.ts';
 import { type Receiving, receive } from './receive.ts';
-import { type Settle, settling } from './settle.ts';
-import { type Slots, slots } from './slots.ts';
+import { settling } from './settle.ts';
+import { slots } from './slots.ts';
 import { prepare } from './start.ts';
-import { holding } from './visibility.ts';
 
 /** Reads one SQS queue for a receiver, and tells SQS what becomes of each message. */
 export interface SqsPoller {
@@ -61,29 +58,19 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
   let stopping: Promise<{ abandoned: number }> | undefined;
 
   async function poll(): Promise<void> {
-    const prepared = await prepare(link, checked, halt.signal);
-    if (!prepared) return;
-    const settle = settling(link, checked.deadLetter, prepared.visibilityMs);
-    await Promise.all(Array.from({ length: checked.polls }, () => pollOnce(prepared, settle)));
+    const how = await prepare(link, checked, halt.signal);
+    if (!how) return;
+    // Deletes grow in step with receives: each poll has its own gatherers.
+    await Promise.all(Array.from({ length: checked.polls }, () => receiveAll(how)));
   }
 
-  async function pollOnce(how: Receiving, settle: Settle): Promise<void> {
+  async function receiveAll(how: Receiving): Promise<void> {
+    const handle = handling(link, how, settling(link, checked.deadLetter, how.visibilityMs), places);
     for (let limit = await places.take(halt.signal); limit > 0; limit = await places.take(halt.signal)) {
       const deliveries = await receive(link, how, limit, halt.signal);
       places.give(limit - (deliveries?.length ?? 0));
       if (!deliveries) return;
-      if (deliveries.length > 0) void handle(deliveries, how, settle);
-    }
-  }
-
-  async function handle(deliveries: readonly SqsDelivery[], how: Receiving, settle: Settle): Promise<void> {
-    const settled = inGroups(deliveries, (decisions) => void answer(decisions, settle, places));
-    try {
-      const verdicts = await receiver.process(deliveries, { hold: holding(link, how.visibilityMs), settled });
-      deliveries.forEach((delivery, i) => settled(delivery, verdicts[i] ?? unknown(how)));
-    } catch (error) {
-      report(error, 'process');
-      for (const delivery of deliveries) settled(delivery, unknown(how));
+      if (deliveries.length > 0) void handle(deliveries);
     }
   }
 
@@ -127,14 +114,4 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
     },
     stop,
   };
-}
-
-async function answer(decisions: readonly Decision[], settle: Settle, places: Slots): Promise<void> {
-  await settle(decisions);
-  places.give(decisions.length);
-}
-
-/** For a receiver that breaks its promise to answer: the message stays hidden as long as it would by itself. */
-function unknown({ visibilityMs }: Receiving): Verdict {
-  return { action: 'retry', reason: 'store', afterMs: visibilityMs };
 }
