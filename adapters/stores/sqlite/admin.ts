@@ -5,12 +5,13 @@ import { type SqliteDatabase, statements } from './database.ts';
 import { touch } from './leased.ts';
 import { entryBytes, rangeOf } from './recent.ts';
 import { type Corrupt, claimed, decodeKey, encodeKey, keyBytes, nameOf, parked, type RawRow, type Row, readRow, released, type State } from './record.ts';
-import type { Tables } from './schema.ts';
+import { expiryBucketMs, type Tables } from './schema.ts';
 import { columns, type Session } from './session.ts';
 
 export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection, session: Session): StoreAdmin & Pick<DedupStore, 'purge'> {
   const purgeRecords = db.prepare(
-    `delete from ${t.records} where key in (select key from ${t.records} where expires_at <= ?1 and lease_until <= ?1 order by expires_at limit ?2)`,
+    `delete from ${t.records} where key in (select key from ${t.records}
+     where expires_at / ${expiryBucketMs} <= ?1 and expires_at <= ?2 and lease_until <= ?2 order by expires_at / ${expiryBucketMs} limit ?3)`,
   );
   const firstParked = db.prepare(`select ${columns} from ${t.records} where state = 4 and expires_at > ? order by written_at, key limit ?`);
   const nextParked = db.prepare(
@@ -59,7 +60,7 @@ export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection
       write(() => {
         const { purged, forget } = purgeRecent(limit);
         const rest = limit - purged;
-        const result = purged + (rest > 0 ? Number(purgeRecords.run(session.now(), rest).changes) : 0);
+        const result = purged + (rest > 0 ? Number(purgeRecords.run(Math.floor(session.now() / expiryBucketMs), session.now(), rest).changes) : 0);
         return { result, afterCommit: forget };
       }),
 

@@ -23,6 +23,9 @@ export function tableNames(prefix: unknown): Tables {
   return { records: `${prefix}records`, recent: `${prefix}recent`, meta: `${prefix}meta`, guard: `${prefix}guard` };
 }
 
+/** The expiry index is this coarse, so that within it the order is that of the keys, in which they are written: they share pages. */
+export const expiryBucketMs = 1000;
+
 /**
  * Keys are random, so a row goes to any page: a clustered table (without rowid) touches one page for it and not two. Nothing that decides
  * is nullable. Times are milliseconds since the Unix epoch.
@@ -33,7 +36,7 @@ const ddl = (t: Tables): string => `
     attempts integer not null, orphaned integer not null, lease_until integer not null, written_at integer not null,
     expires_at integer not null, result text, reason text, detail text, label text
   ) strict, without rowid;
-  create index ${t.records}_expiry on ${t.records} (expires_at);
+  create index ${t.records}_expiry on ${t.records} (expires_at / ${expiryBucketMs});
   create index ${t.records}_parked on ${t.records} (written_at, key) where state = 4;
   create table ${t.recent} (
     id integer primary key, written_at integer not null, expires_at integer not null, entries blob not null
@@ -64,6 +67,8 @@ export function prepareDatabase(db: SqliteDatabase, tables: Tables, options: { d
     expectPragma(db, 'foreign_keys', [1]);
     if (!hasTables(db, tables)) createTables(db, tables, options.lockTimeoutMs);
     checkVersion(db, tables);
+    // The default of 2 MB is less than the records of a day. In KiB.
+    db.exec('pragma cache_size = -16384');
     // From here on a lock is waited for without blocking the event loop.
     db.exec('pragma busy_timeout = 0');
   } catch (error) {

@@ -1,8 +1,8 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Key } from '../../../src/store.ts';
 import type { SqliteDatabase } from './database.ts';
-import { type Batch, entryOf, type RecentIndex, ranges, readBatch, recentIndex } from './recent.ts';
-import { type Corrupt, completed, decodeKey, type RawRow, type Row, readRow, view } from './record.ts';
+import { type Batch, entryBytes, entryOf, type RecentIndex, ranges, readBatch, readEntry, recentIndex } from './recent.ts';
+import { type Corrupt, completed, keyBytes, type RawRow, type Row, readRow, view } from './record.ts';
 import type { Tables } from './schema.ts';
 
 /** All statements of the store, and what it keeps in memory of the file. Used under the connection's lock only. */
@@ -21,6 +21,8 @@ export interface Session {
   put(bytes: Uint8Array, row: Row): void;
   remove(bytes: Uint8Array): boolean;
   appendRecent(batch: Batch): void;
+  /** Takes over what this process itself has appended. After the commit only. */
+  committedRecent(batch: Batch, keys: readonly Key[]): void;
   trimRecent(id: number, entries: Uint8Array | undefined): void;
   /** Moves one range of recent keys to `records`. What it returns is to be called after the commit. */
   mergeRecent(range: number): () => void;
@@ -40,10 +42,14 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
   const deleteMerged = db.prepare(`delete from ${t.recent} where id <= ?`);
   const select = db.prepare(`select ${columns} from ${t.records} where key = ?`);
   const upsert = db.prepare(`insert or replace into ${t.records} (${columns}) values (${columns.replace(/\w+/g, '?')})`);
+  const mergeOne = db.prepare(
+    `insert or replace into ${t.records} (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at)
+     values (?, ?, ${completed}, '', ?, 1, 0, 0, ?, ?)`,
+  );
   const remove = db.prepare(`delete from ${t.records} where key = ?`);
 
   const recent = recentIndex();
-  /** All batches up to this id are in memory. */
+  /** All batches up to this id, which is a fence, are in memory. */
   let seen = 0;
   let merges = 0;
   let fence = 0;
@@ -66,14 +72,16 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
     load() {
       const meta = readMeta.get() as { fence: number; merges: number; merged: string } | undefined;
       if (!meta || meta.fence < seen) throw new ReceiverError('store', 'Expected the last fence in the SQLite file not to go back: was the file replaced or emptied?');
-      fence = savedFence = meta.fence;
+      savedFence = meta.fence;
+      // Fences that a rolled back unit has shown to its handlers are not used again.
+      fence = Math.max(fence, savedFence);
       if (meta.merges !== merges) {
         recent.merge(readMerged(meta.merged));
         merges = meta.merges;
       }
-      if (fence === seen) return;
+      if (savedFence === seen) return;
       for (const row of readRecent.all(seen)) recent.add(readBatch(row as Parameters<typeof readBatch>[0]));
-      seen = fence;
+      seen = savedFence;
     },
 
     nextFence: () => ++fence,
@@ -104,24 +112,33 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
       insertRecent.run(batch.id, batch.writtenAt, batch.expiresAt, batch.entries);
     },
 
+    committedRecent(batch, keys) {
+      recent.add(batch, keys);
+      seen = savedFence;
+    },
+
     trimRecent(id, entries) {
       if (entries) updateRecent.run(entries, id);
       else deleteRecent.run(id);
     },
 
     mergeRecent(range) {
-      const at = now();
-      const list: { order: number; bytes: Buffer; row: Row }[] = [];
-      for (const [key, batch] of recent.range(range)) {
-        if (batch.expiresAt <= at) continue;
-        const bytes = decodeKey(key);
-        const entry = entryOf(batch, bytes);
-        if (entry) list.push({ order: bytes.readUIntBE(0, 6), bytes, row: recentRow(batch, entry) });
+      const list: { order: number; bytes: Buffer; batch: Batch; at: number }[] = [];
+      for (const batch of recent.batches.values()) {
+        if (batch.id <= recent.merged[range]! || batch.expiresAt <= now()) continue;
+        for (let at = 0; at < batch.entries.length; at += entryBytes) {
+          if (batch.entries[at]! >> 4 === range) {
+            list.push({ order: batch.entries.readUIntBE(at, 6), bytes: batch.entries.subarray(at, at + keyBytes), batch, at });
+          }
+        }
       }
       // In the order of the table, so that neighbours share a page.
       list.sort((a, b) => a.order - b.order);
-      for (const { bytes, row } of list) put(bytes, row);
-      const merged = recent.merged.map((until, each) => (each === range ? fence : until));
+      for (const { bytes, batch, at } of list) {
+        const { fingerprint, fence } = readEntry(batch, at);
+        mergeOne.run(bytes, fingerprint, fence, batch.writtenAt, batch.expiresAt);
+      }
+      const merged = recent.merged.map((until, each) => (each === range ? savedFence : until));
       writeMerged.run(merges + 1, JSON.stringify(merged));
       deleteMerged.run(Math.min(...merged));
       return () => {
