@@ -19,26 +19,28 @@ export interface CompletedCache {
 const usedForMs = 60_000;
 
 export function completedCache(clock: Clock, options: { readonly size: number; readonly retentionMs: number }): CompletedCache {
-  const entries = new Map<Key, Completed & { readonly until: number }>();
+  // Two generations instead of an order of use: when the young one holds half of what may be held, it becomes the old one. A Map
+  // that loses its oldest entry on each insert would search longer for it each time.
+  let young = new Map<Key, Entry>();
+  let old = new Map<Key, Entry>();
   return {
     get(key, fingerprint) {
-      const entry = entries.get(key);
-      if (!entry) return undefined;
-      if (clock.now() >= entry.until) {
-        entries.delete(key);
-        return undefined;
-      }
+      const entry = young.get(key) ?? old.get(key);
       // Another payload: the store decides.
-      return entry.fingerprint === fingerprint ? entry : undefined;
+      return entry && entry.fingerprint === fingerprint && clock.now() < entry.until ? entry : undefined;
     },
-    add(key, completed) {
+    add(key, { fingerprint, result, at }) {
       if (options.size === 0) return;
-      const now = clock.now();
+      if (young.size >= options.size / 2) {
+        old = young;
+        young = new Map();
+      }
       // The copy in the store may have been written earlier than we think by one round trip; a tenth of the time is margin enough.
-      const until = Math.min(now + usedForMs, completed.at + options.retentionMs * 0.9);
-      entries.delete(key);
-      entries.set(key, { ...completed, until });
-      if (entries.size > options.size) entries.delete(entries.keys().next().value!);
+      young.set(key, { fingerprint, result, at, until: Math.min(clock.now() + usedForMs, at + options.retentionMs * 0.9) });
     },
   };
+}
+
+interface Entry extends Completed {
+  readonly until: number;
 }

@@ -20,11 +20,11 @@ function write(value: unknown, depth: number): string {
   if (value === null) return 'null';
   switch (typeof value) {
     case 'string':
-      if (!value.isWellFormed()) throw notCanonical('a string with a lone surrogate');
-      return JSON.stringify(value);
+      return quote(value);
     case 'number':
       if (!Number.isFinite(value)) throw notCanonical(String(value));
-      return JSON.stringify(value);
+      // JSON has no negative zero.
+      return String(value);
     case 'boolean':
       return value ? 'true' : 'false';
     case 'object':
@@ -51,13 +51,28 @@ export function isPlain(value: object): boolean {
 
 function writeMembers(object: Record<string, unknown>, depth: number): string {
   let text = '';
-  for (const name of Object.keys(object).sort()) {
+  const names = Object.keys(object);
+  if (!isSorted(names)) names.sort();
+  for (const name of names) {
     const member = object[name];
     if (member === undefined) continue;
-    if (!name.isWellFormed()) throw notCanonical('a member name with a lone surrogate');
-    text += `${text ? ',' : ''}${JSON.stringify(name)}:${write(member, depth + 1)}`;
+    text += `${text ? ',' : ''}${quote(name, 'a member name')}:${write(member, depth + 1)}`;
   }
   return `{${text}}`;
+}
+
+/** Characters that stand for themselves in JSON; most texts have no others, and this test is all that they cost. */
+const plain = /^[ !#-[\]-~]*$/;
+
+function quote(text: string, what = 'a string'): string {
+  if (plain.test(text)) return `"${text}"`;
+  if (!text.isWellFormed()) throw notCanonical(`${what} with a lone surrogate`);
+  return JSON.stringify(text);
+}
+
+function isSorted(names: readonly string[]): boolean {
+  for (let i = 1; i < names.length; i++) if (names[i - 1]! > names[i]!) return false;
+  return true;
 }
 
 function notCanonical(what: string): ReceiverError {

@@ -1,13 +1,13 @@
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 
 /**
  * SHA-256 of a sequence of texts, each with its length before it, so that `['a', 'bc']` and `['ab', 'c']` differ. `characters` of
  * base64url are kept, 6 bits each.
  */
 export function digest(parts: readonly string[], characters: number): string {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(`${part.length}:${part};`);
-  return hash.digest('base64url').slice(0, characters);
+  let text = '';
+  for (const part of parts) text += `${part.length}:${part};`;
+  return hash('sha256', text, 'base64url').slice(0, characters);
 }
 
 /** SHA-256 of bytes, cut in the same way. No bytes have the digest of a sequence of texts, which begins with a length. */

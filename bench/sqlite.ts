@@ -1,0 +1,143 @@
+/**
+ * What deduplication costs on SQLite, at full durability: the same work (parse an order, charge an account: two statements) done in five
+ * ways, each in a file of its own. Work that is not measured against anything is in none of them.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { attribute, createReceiver, type Delivery } from 'idempotent-receiver';
+import { sqliteStore } from 'idempotent-receiver/sqlite';
+import { type Bench, type Contender, sideBySide } from './bench.ts';
+
+const batchSize = 500;
+const accounts = 1_000;
+
+interface Order {
+  readonly id: string;
+  readonly account: number;
+  readonly amount: number;
+}
+
+function deliveries(batch: number): Delivery[] {
+  return Array.from({ length: batchSize }, (_, i) => {
+    const id = `order-${batch}-${i}`;
+    const order: Order = { id, account: (batch * 7 + i * 13) % accounts, amount: 1 + (i % 100) };
+    const body = JSON.stringify({ ...order, currency: 'EUR', lines: [{ sku: 'A-1', quantity: 2 }, { sku: 'B-2', quantity: 1 }] });
+    return { message: { id, body, headers: { 'message-id': id } } };
+  });
+}
+
+function openFile(folder: string, name: string): DatabaseSync {
+  const db = new DatabaseSync(join(folder, `${name}.db`));
+  db.exec(`pragma journal_mode = wal; pragma synchronous = full;
+    create table accounts (id integer primary key, balance integer not null) strict;
+    create table charges (id text not null, account integer not null, amount integer not null) strict;`);
+  const insert = db.prepare('insert into accounts values (?, 0)');
+  for (let id = 0; id < accounts; id++) insert.run(id);
+  return db;
+}
+
+/** The work itself, the same in every case. */
+function charger(db: DatabaseSync): (order: Order) => void {
+  const add = db.prepare('insert into charges values (?, ?, ?)');
+  const move = db.prepare('update accounts set balance = balance + ? where id = ?');
+  return ({ id, account, amount }) => {
+    add.run(id, account, amount);
+    move.run(amount, account);
+  };
+}
+
+/** A consumer without deduplication: one transaction a batch, a savepoint a message so that a failing one undoes only itself. */
+function withoutDedup(folder: string): Contender {
+  const db = openFile(folder, 'without');
+  const charge = charger(db);
+  return {
+    name: `no dedup, one transaction per ${batchSize}`,
+    async run(batch) {
+      const all = deliveries(batch);
+      db.exec('begin immediate');
+      for (const { message } of all) await inSavepoint(db, async () => charge(JSON.parse(message.body as string)));
+      db.exec('commit');
+      return all.length;
+    },
+    close: () => db.close(),
+  };
+}
+
+/** The least that dedup by hand can do: the id as it came, no digest, no fingerprint, no attempts, no results. */
+function byHand(folder: string): Contender {
+  const db = openFile(folder, 'by-hand');
+  db.exec('create table seen (id text primary key) strict, without rowid');
+  const charge = charger(db);
+  const record = db.prepare('insert or ignore into seen values (?)');
+  return {
+    name: `dedup by hand, one transaction per ${batchSize}`,
+    async run(batch) {
+      const all = deliveries(batch);
+      db.exec('begin immediate');
+      for (const { message } of all) {
+        await inSavepoint(db, async () => {
+          if (record.run(message.headers['message-id']!).changes) charge(JSON.parse(message.body as string));
+        });
+      }
+      db.exec('commit');
+      return all.length;
+    },
+    close: () => db.close(),
+  };
+}
+
+async function inSavepoint(db: DatabaseSync, run: () => Promise<void>): Promise<void> {
+  db.exec('savepoint message');
+  try {
+    await run();
+  } catch (error) {
+    db.exec('rollback to message');
+    throw error;
+  } finally {
+    db.exec('release message');
+  }
+}
+
+function withReceiver(folder: string, name: string, file: string, options: { guarantee: 'leased' | 'transactional'; at: number; groupSize?: number }): Contender {
+  const db = openFile(folder, file);
+  const charge = charger(db);
+  const receiver = createReceiver(
+    { scope: 'bench', key: attribute('message-id'), store: sqliteStore(db), guarantee: options.guarantee as 'transactional', groupSize: options.groupSize ?? 500, concurrency: 500 },
+    (order: Order) => charge(order),
+  );
+  return {
+    name,
+    async run(batch) {
+      const all = deliveries(batch).slice(0, options.at);
+      const verdicts = await receiver.process(all);
+      const bad = verdicts.find((verdict) => verdict.action !== 'ack' || verdict.outcome !== 'completed');
+      if (bad) throw new Error(`Expected every message to be handled, got ${JSON.stringify(bad)}`);
+      return all.length;
+    },
+    close: () => db.close(),
+  };
+}
+
+export const bench: Bench = async ({ seconds }) => {
+  const folder = mkdtempSync(join(tmpdir(), 'idempotent-receiver-bench-'));
+  try {
+    const group = `transactional, group commit of ${batchSize}`;
+    const cases = await sideBySide(
+      [
+        withoutDedup(folder),
+        byHand(folder),
+        withReceiver(folder, group, 'group', { guarantee: 'transactional', at: batchSize }),
+        withReceiver(folder, 'transactional, a transaction per message', 'single', { guarantee: 'transactional', at: 50, groupSize: 1 }),
+        withReceiver(folder, 'leased, batches of 500', 'leased', { guarantee: 'leased', at: batchSize }),
+      ],
+      { seconds },
+    );
+    const perSecond = (name: string) => cases.find((each) => each.name === name)!.perSecond;
+    const measured = Number((perSecond(group) / cases[0]!.perSecond).toFixed(3));
+    return { cases, aims: [{ name: 'group commit against the same effects without dedup', measured, atLeast: 0.85 }] };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+};
