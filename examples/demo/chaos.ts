@@ -1,0 +1,38 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Crew } from './crew.ts';
+import { gapMs, kills, stoppedMs, stops } from './settings.ts';
+
+/**
+ * The chaos hand: SIGKILLs and SIGSTOPs the workers of a crew all the time. Each blow falls a few milliseconds after a worker has received
+ * messages, which is when it has something to lose: before the mark or the claim, in the handler, between charge and delete.
+ *
+ * A worker that is stopped inside a SQLite transaction holds the write lock, and all others of its crew wait until it goes on. That
+ * is what would happen in production, too. It costs time, and nothing else.
+ */
+export async function chaos(crew: Crew, signal: AbortSignal): Promise<void> {
+  const stalls: Promise<void>[] = [];
+  for (const blow of plan()) {
+    await pause(gapMs, signal);
+    for (let landed = false; !landed; ) {
+      const worker = await crew.nextAtWork(signal);
+      await pause(Math.random() * 20, signal);
+      if (!worker || signal.aborted) return void (await Promise.all(stalls));
+      // Somebody may have died or been stopped in these milliseconds.
+      landed = worker.state === 'working';
+      if (landed && blow === 'kill') crew.kill(worker);
+      else if (landed) stalls.push(crew.stall(worker, stoppedMs.atLeast + Math.random() * (stoppedMs.atMost - stoppedMs.atLeast)));
+    }
+  }
+  // Nobody is left behind stopped.
+  await Promise.all(stalls);
+}
+
+/** Kills and stops, mixed by chance. */
+function plan(): ('kill' | 'stop')[] {
+  const blows = Array.from({ length: kills + stops }, (_, i) => ({ blow: i < kills ? ('kill' as const) : ('stop' as const), at: Math.random() }));
+  return blows.sort((a, b) => a.at - b.at).map(({ blow }) => blow);
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => {});
+}
