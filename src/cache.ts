@@ -31,12 +31,17 @@ export function completedCache(clock: Clock, options: { readonly size: number; r
     },
     add(key, { fingerprint, result, at }) {
       if (options.size === 0) return;
+      const now = clock.now();
+      // An answer that came from here is no news: a key that is asked for again and again must still be asked of the store now and then.
+      const known = young.get(key) ?? old.get(key);
+      const same = known && known.fingerprint === fingerprint && now < known.until;
+      // The copy in the store may have been written earlier than we think by one round trip; a tenth of the time is margin enough.
+      const until = same ? known.until : Math.min(now + usedForMs, at + options.retentionMs * 0.9);
       if (young.size >= options.size / 2) {
         old = young;
         young = new Map();
       }
-      // The copy in the store may have been written earlier than we think by one round trip; a tenth of the time is margin enough.
-      young.set(key, { fingerprint, result, at, until: Math.min(clock.now() + usedForMs, at + options.retentionMs * 0.9) });
+      young.set(key, { fingerprint, result, at, until });
     },
   };
 }
