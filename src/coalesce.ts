@@ -1,8 +1,11 @@
+import { ReceiverError } from './errors.ts';
+
 /**
  * Turns concurrent calls into batches without a timer: an idle coalescer sends at once; what arrives while a batch is under way is sent
  * together when it returns. So a single call pays no extra latency, and under load a batch grows with the latency of the store.
  *
- * A batch that rejects rejects each of its calls. `send` must answer in the order asked, one answer for each.
+ * A batch that rejects rejects each of its calls, and so does one whose answers are not as many as its items. `send` must answer in the order
+ * asked.
  */
 export function coalesce<In, Out>(
   send: (batch: In[]) => Promise<readonly Out[]>,
@@ -31,7 +34,9 @@ export function coalesce<In, Out>(
     while (waiting.length > 0) {
       const calls = take();
       try {
-        const answers = await send(calls.flatMap((call) => call.items));
+        const items = calls.flatMap((call) => call.items);
+        const answers = await send(items);
+        if (answers.length !== items.length) throw new ReceiverError('store', `Expected ${items.length} answers, got ${answers.length}`);
         let at = 0;
         for (const call of calls) {
           call.resolve(answers.slice(at, at + call.items.length));
