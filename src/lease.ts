@@ -43,61 +43,75 @@ export function leases(options: {
   const { clock, leaseMs } = options;
   const beatMs = leaseMs / 3;
   const kept = new Set<Kept>();
-  let stopTimer: (() => void) | undefined;
-  let beating = false;
+  /** Since when a call to the store or to a source has been under way. */
+  const asking = new WeakMap<object, number>();
+  let nextBeatAt = Number.POSITIVE_INFINITY;
+  let timer: { readonly at: number; readonly cancel: () => void } | undefined;
 
-  function tick(): void {
-    stopTimer = undefined;
-    // A hanging store or broker call must not hide that time is up, so deadlines are checked whether or not the last beat has ended.
+  function wakeAt(at: number): void {
+    if (timer && timer.at <= at) return;
+    timer?.cancel();
+    timer = { at, cancel: clock.after(Math.max(0, at - clock.now()), wake) };
+  }
+
+  /** At every beat, and at every deadline in between: whoever takes over after it must not find the handler still trusting its claim. */
+  function wake(): void {
+    timer = undefined;
     for (const lease of kept) {
       if (clock.now() >= lease.until) lease.lose('The lease ended before it could be extended');
       if (clock.now() >= lease.heldUntil) lease.lose("The broker's hold on the delivery ended before it could be extended");
     }
-    if (!beating) void beat();
-    if (kept.size > 0) schedule();
+    if (clock.now() >= nextBeatAt) {
+      nextBeatAt = clock.now() + beatMs;
+      beat();
+    }
+    if (kept.size === 0) return;
+    let next = nextBeatAt;
+    for (const lease of kept) if (!lease.lost) next = Math.min(next, lease.deadline);
+    wakeAt(next);
   }
 
-  function schedule(): void {
-    stopTimer ??= clock.after(beatMs, tick);
-  }
-
-  async function beat(): Promise<void> {
-    beating = true;
+  function beat(): void {
     const alive = [...kept].filter((lease) => !lease.lost);
-    await Promise.all([extendClaims(alive), ...bySource(alive).map(holdDeliveries)]);
-    beating = false;
+    const claimed = alive.filter((lease) => lease.of.claim);
+    if (claimed.length > 0) void ask(kept, () => extendClaims(claimed));
+    for (const [source, held] of bySource(alive)) if (source.hold) void ask(source, () => holdDeliveries(source, held));
   }
 
-  async function extendClaims(alive: Kept[]): Promise<void> {
-    const claimed = alive.filter((lease) => lease.of.claim);
-    if (claimed.length === 0) return;
+  /**
+   * One call at a time to each, and none waits for another: a broker that hangs must not cost the claims. A call that has been under way for
+   * a whole lease is taken for lost.
+   */
+  async function ask(whom: object, call: () => Promise<void>): Promise<void> {
     const askedAt = clock.now();
+    const since = asking.get(whom);
+    if (since !== undefined && askedAt - since < leaseMs) return;
+    asking.set(whom, askedAt);
     try {
-      const answers = await options.extend(claimed.map(({ of }) => ({ ...of.claim!, leaseMs })));
-      claimed.forEach((lease, i) => {
-        if (answers[i] === 'ok') lease.until = Math.max(lease.until, askedAt + leaseMs);
-        else if (answers[i] === 'fenced') lease.lose('Another worker has claimed the message');
-      });
+      await call();
     } catch {
       // Unknown: the old deadline stands, and the next beat tries again.
     }
+    if (asking.get(whom) === askedAt) asking.delete(whom);
   }
 
-  async function holdDeliveries([source, alive]: [Source, Kept[]]): Promise<void> {
-    if (!source.hold) return;
+  async function extendClaims(claimed: Kept[]): Promise<void> {
     const askedAt = clock.now();
-    try {
-      const held = await source.hold(
-        alive.map(({ of }) => of.delivery),
-        leaseMs,
-      );
-      alive.forEach((lease, i) => {
-        if (held[i] === true) lease.heldUntil = Math.max(lease.heldUntil, askedAt + leaseMs);
-        else if (held[i] === false) lease.lose('The broker has taken the delivery back');
-      });
-    } catch {
-      // As above.
-    }
+    const answers = await options.extend(claimed.map(({ of }) => ({ ...of.claim!, leaseMs })));
+    claimed.forEach((lease, i) => {
+      if (answers[i] === 'ok') lease.until = Math.max(lease.until, askedAt + leaseMs);
+      else if (answers[i] === 'fenced') lease.lose('Another worker has claimed the message');
+    });
+  }
+
+  async function holdDeliveries(source: Source, alive: Kept[]): Promise<void> {
+    const askedAt = clock.now();
+    const deliveries = alive.map(({ of }) => of.delivery);
+    const held = await source.hold!(deliveries, leaseMs);
+    alive.forEach((lease, i) => {
+      if (held[i] === true) lease.heldUntil = Math.max(lease.heldUntil, askedAt + leaseMs);
+      else if (held[i] === false) lease.lose('The broker has taken the delivery back');
+    });
   }
 
   class Kept implements Lease {
@@ -117,8 +131,12 @@ export function leases(options: {
       return this.#controller.signal;
     }
 
+    get deadline(): number {
+      return Math.min(this.until, this.heldUntil);
+    }
+
     get over(): boolean {
-      return this.lost || clock.now() >= this.until || clock.now() >= this.heldUntil;
+      return this.lost || clock.now() >= this.deadline;
     }
 
     get remainingMs(): number {
@@ -139,8 +157,9 @@ export function leases(options: {
     end(): void {
       kept.delete(this);
       if (kept.size > 0) return;
-      stopTimer?.();
-      stopTimer = undefined;
+      timer?.cancel();
+      timer = undefined;
+      nextBeatAt = Number.POSITIVE_INFINITY;
     }
   }
 
@@ -151,7 +170,10 @@ export function leases(options: {
     start(of) {
       const lease = new Kept(of);
       kept.add(lease);
-      schedule();
+      // A delivery may have waited for long, so that little of the broker's hold is left: its first beat comes sooner.
+      const leftMs = Math.max(0, lease.deadline - clock.now());
+      nextBeatAt = Math.min(nextBeatAt, clock.now() + Math.min(beatMs, leftMs / 3));
+      wakeAt(nextBeatAt);
       return lease;
     },
     abortAll(reason) {
