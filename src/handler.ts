@@ -114,6 +114,7 @@ async function fit<T>(reason: DeadLetterReason, task: Promise<T> | (() => Promis
   try {
     return await (typeof task === 'function' ? task() : task);
   } catch (error) {
-    throw new Unfit(reason, error);
+    // A refusal is final. A schema that breaks, such as one that asks a service, is a failure like any other, and is tried again.
+    throw error instanceof ReceiverError ? new Unfit(reason, error) : error;
   }
 }
