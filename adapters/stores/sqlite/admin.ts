@@ -3,15 +3,15 @@ import type { DedupStore, Key, RecordView, StoreAdmin, StoreStats } from '../../
 import type { Connection, Work } from './connection.ts';
 import { type SqliteDatabase, statements } from './database.ts';
 import { touch } from './leased.ts';
-import { entryBytes, rangeOf } from './recent.ts';
-import { type Corrupt, claimed, decodeKey, encodeKey, keyBytes, nameOf, parked, type RawRow, type Row, readRow, released, type State } from './record.ts';
+import { entriesOf, rangeOf } from './recent.ts';
+import { type Corrupt, claimed, decodeKey, encodeKey, nameOf, parked, type RawRow, type Row, readRow, released, type State } from './record.ts';
 import { expiryBucketMs, type Tables } from './schema.ts';
 import { columns, type Session } from './session.ts';
 
 export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection, session: Session): StoreAdmin & Pick<DedupStore, 'purge'> {
   const purgeRecords = db.prepare(
     `delete from ${t.records} where key in (select key from ${t.records}
-     where expires_at / ${expiryBucketMs} <= ?1 and expires_at <= ?2 and lease_until <= ?2 order by expires_at / ${expiryBucketMs} limit ?3)`,
+     where expires_at / ${expiryBucketMs} <= ? and expires_at <= ? and lease_until <= ? order by expires_at / ${expiryBucketMs} limit ?)`,
   );
   const firstParked = db.prepare(`select ${columns} from ${t.records} where state = 4 and expires_at > ? order by written_at, key limit ?`);
   const nextParked = db.prepare(
@@ -19,24 +19,28 @@ export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection
   );
   const count = db.prepare(`select state, count(*) as records from ${t.records} where expires_at > ? group by state`);
 
+  const purgeOld = (now: number, limit: number): number => Number(purgeRecords.run(Math.floor(now / expiryBucketMs), now, now, limit).changes);
+
   /** Deletes expired keys of the batches that are not in `records` yet. Answers how many, and what to forget after the commit. */
   function purgeRecent(limit: number): { purged: number; forget: () => void } {
     const now = session.now();
-    const gone: number[] = [];
+    const changes: (() => void)[] = [];
     let purged = 0;
-    for (const batch of session.recent.batches.values()) {
-      if (batch.expiresAt > now || purged >= limit) continue;
-      const live: Buffer[] = [];
-      for (let at = 0; at < batch.entries.length; at += entryBytes) {
-        const entry = batch.entries.subarray(at, at + entryBytes);
-        if (session.recent.find(encodeKey(entry.subarray(0, keyBytes)))?.id === batch.id) live.push(entry);
-      }
+    for (const { id, expiresAt } of session.recent.batches.values()) {
+      if (expiresAt > now || purged >= limit) continue;
+      // Another process may have purged it, or a part of it.
+      const batch = session.recentInFile(id);
+      const live = batch ? entriesOf(batch).filter(({ key }) => session.recent.find(key)?.id === id) : [];
       const dropped = Math.min(live.length, limit - purged);
       purged += dropped;
-      session.trimRecent(batch.id, dropped < live.length ? Buffer.concat(live.slice(dropped)) : undefined);
-      gone.push(batch.id);
+      const left = batch && dropped < live.length ? { ...batch, entries: Buffer.concat(live.slice(dropped).map(({ bytes }) => bytes)) } : undefined;
+      session.trimRecent(id, left?.entries);
+      changes.push(() => {
+        session.recent.drop(id);
+        if (left) session.recent.add(left);
+      });
     }
-    return { purged, forget: () => gone.forEach((id) => session.recent.drop(id)) };
+    return { purged, forget: () => changes.forEach((change) => change()) };
   }
 
   const write = <R>(work: () => Work<R>): Promise<R> =>
@@ -59,9 +63,7 @@ export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection
     purge: (limit) =>
       write(() => {
         const { purged, forget } = purgeRecent(limit);
-        const rest = limit - purged;
-        const result = purged + (rest > 0 ? Number(purgeRecords.run(Math.floor(session.now() / expiryBucketMs), session.now(), rest).changes) : 0);
-        return { result, afterCommit: forget };
+        return { result: purged + (purged < limit ? purgeOld(session.now(), limit - purged) : 0), afterCommit: forget };
       }),
 
     inspect: (key) =>

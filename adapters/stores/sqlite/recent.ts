@@ -95,10 +95,16 @@ export function readBatch(row: { id: number; written_at: number; expires_at: num
   return { id: row.id, writtenAt: row.written_at, expiresAt: row.expires_at, entries: view(row.entries) };
 }
 
-export function keysOf({ entries }: Batch): Key[] {
-  const keys: Key[] = [];
-  for (let at = 0; at < entries.length; at += entryBytes) keys.push(entries.toString('base64url', at, at + keyBytes));
-  return keys;
+function keysOf(batch: Batch): Key[] {
+  return entriesOf(batch).map(({ key }) => key);
+}
+
+export function entriesOf({ entries }: Batch): { key: Key; bytes: Buffer }[] {
+  const list: { key: Key; bytes: Buffer }[] = [];
+  for (let at = 0; at < entries.length; at += entryBytes) {
+    list.push({ key: entries.toString('base64url', at, at + keyBytes), bytes: entries.subarray(at, at + entryBytes) });
+  }
+  return list;
 }
 
 /** The entry of a key in its batch. */

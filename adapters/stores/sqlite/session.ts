@@ -23,6 +23,8 @@ export interface Session {
   appendRecent(batch: Batch): void;
   /** Takes over what this process itself has appended. After the commit only. */
   committedRecent(batch: Batch, keys: readonly Key[]): void;
+  /** A batch as it is in the file now: others purge too. */
+  recentInFile(id: number): Batch | undefined;
   trimRecent(id: number, entries: Uint8Array | undefined): void;
   /** Moves one range of recent keys to `records`. What it returns is to be called after the commit. */
   mergeRecent(range: number): () => void;
@@ -36,6 +38,7 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
   const writeFence = db.prepare(`update ${t.meta} set fence = ? where id = 1`);
   const writeMerged = db.prepare(`update ${t.meta} set merges = ?, merged = ? where id = 1`);
   const readRecent = db.prepare(`select id, written_at, expires_at, entries from ${t.recent} where id > ? order by id`);
+  const readOneRecent = db.prepare(`select id, written_at, expires_at, entries from ${t.recent} where id = ?`);
   const insertRecent = db.prepare(`insert into ${t.recent} (id, written_at, expires_at, entries) values (?, ?, ?, ?)`);
   const updateRecent = db.prepare(`update ${t.recent} set entries = ? where id = ?`);
   const deleteRecent = db.prepare(`delete from ${t.recent} where id = ?`);
@@ -115,6 +118,11 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
     committedRecent(batch, keys) {
       recent.add(batch, keys);
       seen = savedFence;
+    },
+
+    recentInFile(id) {
+      const row = readOneRecent.get(id);
+      return row === undefined ? undefined : readBatch(row as Parameters<typeof readBatch>[0]);
     },
 
     trimRecent(id, entries) {
