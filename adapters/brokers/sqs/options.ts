@@ -7,7 +7,10 @@ import { maxHiddenMs } from './visibility.ts';
 
 /** Where messages go that can't ever succeed. Nothing is dropped either way. */
 export type SqsDeadLetter =
-  /** The queue's own RedrivePolicy moves them, after maxReceiveCount receives. On a FIFO queue the message's group waits until then. */
+  /**
+   * The queue's own RedrivePolicy moves them, after maxReceiveCount receives. On a FIFO queue the message's group waits until then; and each
+   * receive of a failing message brings those behind it too and counts for them, so a small maxReceiveCount moves healthy ones away.
+   */
   | 'redrive'
   /**
    * The adapter sends them there, with the reason, and deletes them when they have arrived. Needs sqs:SendMessage on it. A standard queue

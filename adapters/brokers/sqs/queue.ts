@@ -30,7 +30,8 @@ export async function readQueue(link: Link, queueUrl: string, stop: AbortSignal)
       return {
         fifo: isFifo(queueUrl),
         visibilityMs: secondsOf(attributes, 'VisibilityTimeout', queueUrl),
-        retentionMs: secondsOf(attributes, 'MessageRetentionPeriod', queueUrl),
+        // ElasticMQ has no such attribute; SQS always tells it.
+        retentionMs: secondsOf({ MessageRetentionPeriod: '345600', ...attributes }, 'MessageRetentionPeriod', queueUrl),
         redrive: redriveOf(attributes['RedrivePolicy'], queueUrl),
       };
     } catch (error) {

@@ -128,9 +128,9 @@ it('holds a message longer than its visibility while its handler runs, and SQS g
   expect(handled).toEqual(['1']);
 });
 
-it('leaves a poisonous message to the redrive policy, and takes it as known when it comes back from there', async () => {
+it('leaves a poisonous message to the redrive policy, which moves it to the dead-letter queue', async () => {
   const admin = sqs(server.address);
-  const { url, dead } = await queues(admin, 'poison');
+  const { url, dead } = await queues(admin, 'poison', { maxReceiveCount: '2' });
   const client = sqs(server.address);
   const { handled, receiver } = orders({}, () => {
     throw new TerminalError('no such customer');

@@ -38,14 +38,18 @@ export function sqsClient(endpoint: string): SQSClient {
 let made = 0;
 
 /** A queue of the test's own, with a dead-letter queue. `.fifo` at the end of `kind` makes both FIFO. */
-export async function queues(client: SQS, kind: string, attributes: Record<string, string> = {}): Promise<{ url: string; dead: string }> {
+export async function queues(
+  client: SQS,
+  kind: string,
+  { maxReceiveCount = '3', ...attributes }: Record<string, string> = {},
+): Promise<{ url: string; dead: string }> {
   const fifo = kind.endsWith('.fifo');
   const fixed = fifo ? { FifoQueue: 'true' } : undefined;
   const name = `${kind.replace('.fifo', '')}-${process.pid}-${++made}`;
   const suffix = fifo ? '.fifo' : '';
   const { QueueUrl: dead } = await client.createQueue({ QueueName: `${name}-dead${suffix}`, ...(fixed && { Attributes: fixed }) });
   const { Attributes } = await client.getQueueAttributes({ QueueUrl: dead!, AttributeNames: ['QueueArn'] });
-  const redrive = { deadLetterTargetArn: Attributes!['QueueArn'], maxReceiveCount: '3' };
+  const redrive = { deadLetterTargetArn: Attributes!['QueueArn'], maxReceiveCount };
   const { QueueUrl: url } = await client.createQueue({
     QueueName: `${name}${suffix}`,
     Attributes: { ...fixed, RedrivePolicy: JSON.stringify(redrive), ...attributes },

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { attribute } from '../../../../src/index.ts';
 import { latch } from '../../../support/stand.ts';
 import { ack, bodies, internalError, retryAfter, rig, scripted } from './rig.ts';
 
@@ -105,6 +106,28 @@ describe('a message of a standard queue', () => {
     expect(Entries[0].VisibilityTimeout).toBeLessThanOrEqual(21);
     await world.advance(0);
     expect(bodies(model, queueUrl)).toEqual(['null']);
+  });
+});
+
+describe('a message that was completed in its last allowed receive, but not deleted', () => {
+  it('goes to the dead-letter queue, gets a new id by the redrive, and is known by its key', async () => {
+    let runs = 0;
+    const { model, queueUrl, deadUrl, start, world } = rig(() => void runs++, {
+      attributes: { RedrivePolicy: '{"deadLetterTargetArn":"arn:aws:sqs:eu-west-1:000000000000:dead","maxReceiveCount":"2"}' },
+      receiverOptions: { key: attribute('idempotency-key') },
+    });
+    model.put(queueUrl, 'null', { MessageAttributes: { 'idempotency-key': { DataType: 'String', StringValue: 'order-1' } } });
+    model.intercept = async (name, request, run) => (name === 'deleteMessageBatch' ? { Successful: request.Entries } : run());
+    await start();
+    await world.advance(100_000);
+    expect(bodies(model, queueUrl)).toEqual([]);
+    expect(model.messages(deadUrl).map(({ id }) => id)).toEqual(['message-1']);
+    model.intercept = (_name, _request, run) => run();
+    model.redrive(deadUrl, queueUrl);
+    expect(model.messages(queueUrl).map(({ id }) => id)).toEqual(['message-2']);
+    await world.advance(100);
+    expect(bodies(model, queueUrl)).toEqual([]);
+    expect(runs).toBe(1);
   });
 });
 
