@@ -81,24 +81,29 @@ export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {
 }
 
 const day = 86_400_000;
+const longest = 36_500 * day;
 
 export function commonSettings(options: CommonOptions, defaults: { readonly waitMs: number }): CommonSettings {
   if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
-  if (typeof options.scope !== 'string' || options.scope.trim() === '') refuseOption('scope', 'the name of this consumer', options.scope);
-  const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 30_000, { atLeast: 100, atMost: day });
+  const { scope } = options;
+  if (typeof scope !== 'string' || scope.trim() === '' || !scope.isWellFormed()) refuseOption('scope', 'the name of this consumer', scope);
+  const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 30_000, { atLeast: 100, atMost: day, integer: true });
   return {
-    scope: options.scope,
+    scope,
     leaseMs,
-    retentionMs: expectNumber('retentionMs', options.retentionMs ?? 14 * day, { atLeast: leaseMs, atMost: 36_500 * day }),
-    maxAttempts: expectNumber('maxAttempts', options.maxAttempts ?? 10, { atLeast: 1 }),
+    retentionMs: expectNumber('retentionMs', options.retentionMs ?? 14 * day, { atLeast: leaseMs, atMost: longest, integer: true }),
+    maxAttempts: expectNumber('maxAttempts', options.maxAttempts ?? 10, { atLeast: 1, integer: 'or Infinity' }),
     waitMs: expectNumber('waitMs', options.waitMs ?? defaults.waitMs, { atLeast: 0 }),
-    storeTimeoutMs: expectNumber('storeTimeoutMs', options.storeTimeoutMs ?? Math.min(10_000, leaseMs / 3), { atLeast: 1, atMost: leaseMs }),
-    codec: options.codec ?? jsonCodec,
+    storeTimeoutMs: expectNumber('storeTimeoutMs', options.storeTimeoutMs ?? Math.min(10_000, leaseMs / 3), {
+      atLeast: 1,
+      atMost: leaseMs - 1,
+    }),
+    codec: withMethods('codec', options.codec ?? jsonCodec, ['encode', 'decode'], 'a codec with `encode` and `decode`'),
     maxResultBytes: expectNumber('maxResultBytes', options.maxResultBytes ?? 65_536, { atLeast: 1, integer: true }),
     cacheSize: expectNumber('cacheSize', options.cacheSize ?? 10_000, { atLeast: 0, integer: true }),
     purgeEveryMs: expectNumber('purgeEveryMs', options.purgeEveryMs ?? 60_000, { atLeast: 1 }),
-    on: options.on ?? {},
-    world: options.world ?? realWorld,
+    on: hooks(options.on ?? {}),
+    world: world(options.world ?? realWorld),
   };
 }
 
@@ -125,20 +130,28 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
   if (typeof key !== 'function') refuseOption('key', "a key strategy such as header('message-id') or body((o) => o.id)", key);
   const guarantee = oneOf('guarantee', options.guarantee, offers, offers[0]!);
   const onStoreDown = oneOf('onStoreDown', options.onStoreDown, guarantee === 'leased' ? ['retry', 'run'] : ['retry'], 'retry');
-  const firstMs = expectNumber('backoff.firstMs', options.backoff?.firstMs ?? 1_000, { atLeast: 0 });
+  const backoff = options.backoff ?? {};
+  if (typeof backoff !== 'object') refuseOption('backoff', '`{ firstMs, maxMs }`', backoff);
+  const firstMs = expectNumber('backoff.firstMs', backoff.firstMs ?? 1_000, { atLeast: 0, atMost: longest });
+  const maxMs = expectNumber('backoff.maxMs', backoff.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs, atMost: longest });
+  const { decode = decodeJson, schema, results = false } = options;
+  if (typeof decode !== 'function') refuseOption('decode', 'a function', decode);
+  // Schemas of older libraries have no such member, and would fail on every message.
+  if (schema !== undefined && typeof schema?.['~standard']?.validate !== 'function') refuseOption('schema', 'a Standard Schema, such as one of zod 4', schema);
+  if (typeof results !== 'boolean') refuseOption('results', 'true or false', results);
   return {
     ...common,
     guarantee,
     key,
-    decode: options.decode ?? decodeJson,
-    schema: options.schema,
+    decode,
+    schema,
     onMismatch: oneOf('onMismatch', options.onMismatch, ['dead-letter', 'retry'], 'dead-letter'),
     onTooOld: oneOf('onTooOld', options.onTooOld, ['dead-letter', 'process'], 'dead-letter'),
     onStoreDown,
-    concurrency: expectNumber('concurrency', options.concurrency ?? 10, { atLeast: 1 }),
+    concurrency: expectNumber('concurrency', options.concurrency ?? 10, { atLeast: 1, integer: 'or Infinity' }),
     handlerTimeoutMs: expectNumber('handlerTimeoutMs', options.handlerTimeoutMs ?? 300_000, { atLeast: 1 }),
-    backoff: { firstMs, maxMs: expectNumber('backoff.maxMs', options.backoff?.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs }) },
-    results: options.results ?? false,
+    backoff: { firstMs, maxMs },
+    results,
     groupSize: expectNumber('groupSize', options.groupSize ?? 500, { atLeast: 1, integer: true }),
   };
 }
@@ -159,6 +172,24 @@ function offersOf(store: unknown): Guarantee[] {
 function hasMethods(value: unknown, names: readonly string[]): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
+}
+
+function withMethods<T>(name: string, value: T, methods: readonly string[], expected: string): T {
+  return hasMethods(value, methods) ? value : refuseOption(name, expected, value);
+}
+
+function hooks(on: EventHooks): EventHooks {
+  if (typeof on !== 'object') refuseOption('on', 'hooks by event name', on);
+  for (const [name, hook] of Object.entries(on)) {
+    if (hook !== undefined && typeof hook !== 'function') refuseOption(`on.${name}`, 'a function', hook);
+  }
+  return on;
+}
+
+function world(given: World): World {
+  withMethods('world.clock', given.clock, ['now', 'wall', 'after'], 'a clock with `now`, `wall` and `after`');
+  withMethods('world.random', given.random, ['number', 'token'], 'a random with `number` and `token`');
+  return given;
 }
 
 function oneOf<T extends string>(name: string, value: T | undefined, allowed: readonly T[], byDefault: T): T {
