@@ -75,7 +75,10 @@ export interface SqsRequestOptions {
 
 /** The subset of the SDK's aggregated `SQS` client that the adapter uses. */
 export interface SqsCalls {
-  receiveMessage(request: SqsReceiveRequest, options?: SqsRequestOptions): Promise<{ readonly Messages?: readonly SqsMessage[] | undefined }>;
+  receiveMessage(
+    request: SqsReceiveRequest,
+    options?: SqsRequestOptions,
+  ): Promise<{ readonly Messages?: readonly SqsMessage[] | undefined }>;
   deleteMessageBatch(request: SqsDeleteRequest, options?: SqsRequestOptions): Promise<SqsBatchAnswer>;
   changeMessageVisibilityBatch(request: SqsVisibilityRequest, options?: SqsRequestOptions): Promise<SqsBatchAnswer>;
   sendMessageBatch(request: SqsSendRequest, options?: SqsRequestOptions): Promise<SqsBatchAnswer<SqsSent>>;
@@ -114,7 +117,7 @@ export function sqsCalls<Used extends keyof SqsCalls>(client: SqsClient<Used>, u
   if (typeof given?.['send'] !== 'function') refuseOption('client', 'an `SQS` or `SQSClient` of @aws-sdk/client-sqs', client);
   const sending = client as { send(command: unknown, options?: SqsRequestOptions): Promise<unknown> };
   const call = (name: Used) => async (request: unknown, options?: SqsRequestOptions) =>
-    sending.send(new ((await loadCommands())[commandOf[name]])(request), options);
+    sending.send(new (await loadCommands())[commandOf[name]](request), options);
   return Object.fromEntries(used.map((name) => [name, call(name)])) as unknown as Pick<SqsCalls, Used>;
 }
 

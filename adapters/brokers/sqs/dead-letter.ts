@@ -9,7 +9,11 @@ import { isFifo } from './queue.ts';
 type DeadLetter = Extract<Verdict, { action: 'dead-letter' }>;
 
 /** Sends a message to the dead-letter queue. True when it has arrived there, and only then may it be deleted from its own queue. */
-export function deadLettering(link: Link, targetUrl: string, giveUpMs: number): (delivery: SqsDelivery, verdict: DeadLetter) => Promise<boolean> {
+export function deadLettering(
+  link: Link,
+  targetUrl: string,
+  giveUpMs: number,
+): (delivery: SqsDelivery, verdict: DeadLetter) => Promise<boolean> {
   // One message in a request: ten large ones may be more than a request can hold, and dead letters are rare.
   const send = () =>
     persist<SqsSendEntry>(link, 'dead-letter', giveUpMs, ([entry], abortSignal) =>

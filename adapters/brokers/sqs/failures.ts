@@ -21,7 +21,16 @@ const passing = new Set([
   'AbortError',
 ]);
 
-const networkCodes = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ERR_SOCKET_TIMEOUT']);
+const networkCodes = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ERR_SOCKET_TIMEOUT',
+]);
 
 /** True if the same request may well succeed later: the network, throttling, a fault of the service. Its outcome may be unknown. */
 export function isPassing(error: unknown): boolean {
@@ -57,7 +66,8 @@ export function isOwnershipLost(failure: SqsFailure): boolean {
   const code = lastPart(failure.Code);
   if (code === 'MessageNotInflight' || code === 'ReceiptHandleIsInvalid') return true;
   return (
-    code === 'InvalidParameterValue' && /receipt handle has expired|not available for visibility timeout change/i.test(failure.Message ?? '')
+    code === 'InvalidParameterValue' &&
+    /receipt handle has expired|not available for visibility timeout change/i.test(failure.Message ?? '')
   );
 }
 

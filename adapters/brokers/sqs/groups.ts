@@ -14,7 +14,10 @@ export interface Decision {
  *
  * Deliveries without an ordering key pass at once. A second verdict for the same delivery is ignored.
  */
-export function inGroups(deliveries: readonly SqsDelivery[], pass: (decisions: Decision[]) => void): (delivery: SqsDelivery, verdict: Verdict) => void {
+export function inGroups(
+  deliveries: readonly SqsDelivery[],
+  pass: (decisions: Decision[]) => void,
+): (delivery: SqsDelivery, verdict: Verdict) => void {
   const verdicts = new Map<SqsDelivery, Verdict>();
   const groups = new Map<string, SqsDelivery[]>();
   for (const delivery of deliveries) {

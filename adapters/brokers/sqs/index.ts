@@ -4,5 +4,5 @@ export type { SqsDelivery } from './delivery.ts';
 export type { SqsActivity } from './link.ts';
 export type { SqsDeadLetter, SqsPollerOptions } from './options.ts';
 export { type SqsPoller, sqsPoller } from './poller.ts';
-export { type SqsSender, type SqsSenderOptions, sqsSender } from './sender.ts';
 export type { SqsSendResult } from './send-batch.ts';
+export { type SqsSender, type SqsSenderOptions, sqsSender } from './sender.ts';

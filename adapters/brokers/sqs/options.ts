@@ -98,7 +98,9 @@ function expectSeconds(name: string, ms: number, atLeast: number, atMost: number
 }
 
 function warn(error: unknown, during: SqsActivity): void {
-  const warning = new Error(`sqs ${during}: ${error instanceof Error ? `${error.name}: ${error.message}` : String(error)}`, { cause: error });
+  const warning = new Error(`sqs ${during}: ${error instanceof Error ? `${error.name}: ${error.message}` : String(error)}`, {
+    cause: error,
+  });
   warning.name = 'IdempotentReceiverWarning';
   process.emitWarning(warning);
 }

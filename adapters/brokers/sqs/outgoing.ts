@@ -70,7 +70,8 @@ function refuseUnsendable({ MessageBody, MessageAttributes = {} }: Outgoing['ent
   if (typeof MessageBody !== 'string' || MessageBody === '') refuse('with a body that is text and not empty', typeof MessageBody);
   if (!isSendable(MessageBody)) refuse('a body of characters that SQS takes', 'control characters or lone surrogates');
   for (const [name, { StringValue }] of Object.entries(MessageAttributes)) {
-    if (typeof StringValue !== 'string' || StringValue === '') refuse(`with attribute ${name} being text and not empty`, typeof StringValue);
+    if (typeof StringValue !== 'string' || StringValue === '')
+      refuse(`with attribute ${name} being text and not empty`, typeof StringValue);
     if (!isSendable(StringValue)) refuse(`with attribute ${name} of characters that SQS takes`, 'control characters or lone surrogates');
   }
 }

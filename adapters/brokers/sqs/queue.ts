@@ -1,5 +1,5 @@
-import { ReceiverError, describeError } from '../../../src/errors.ts';
 import { sleep } from '../../../src/clock.ts';
+import { describeError, ReceiverError } from '../../../src/errors.ts';
 import { isPassing } from './failures.ts';
 import { backoffMs, type Link, within } from './link.ts';
 
@@ -38,9 +38,13 @@ export async function readQueue(link: Link, queueUrl: string, stop: AbortSignal)
       if (stop.aborted) break;
       if (error instanceof ReceiverError) throw error;
       if (!isPassing(error)) {
-        throw new ReceiverError('broker', `Expected to read the attributes of ${queueUrl} (sqs:GetQueueAttributes), got ${describeError(error)}`, {
-          cause: error,
-        });
+        throw new ReceiverError(
+          'broker',
+          `Expected to read the attributes of ${queueUrl} (sqs:GetQueueAttributes), got ${describeError(error)}`,
+          {
+            cause: error,
+          },
+        );
       }
       link.report(error, 'start');
       await sleep(world.clock, backoffMs(failures, 20_000, world), stop);
@@ -98,7 +102,8 @@ function redriveOf(policy: string | undefined, queueUrl: string): QueueFacts['re
   try {
     const { deadLetterTargetArn, maxReceiveCount } = JSON.parse(policy) as { deadLetterTargetArn?: unknown; maxReceiveCount?: unknown };
     const count = Number(maxReceiveCount);
-    if (typeof deadLetterTargetArn === 'string' && Number.isSafeInteger(count)) return { targetArn: deadLetterTargetArn, maxReceiveCount: count };
+    if (typeof deadLetterTargetArn === 'string' && Number.isSafeInteger(count))
+      return { targetArn: deadLetterTargetArn, maxReceiveCount: count };
   } catch {
     // Told below.
   }

@@ -51,7 +51,8 @@ export async function receive(link: Link, how: Receiving, limit: number, stop: A
       if (messages.length === 0) await pauseAfterNothing(link, askedAt, stop);
       const handedOutAt = earliestHandOut(askedAt, clock.now(), how.visibilityMs);
       const deliveries = messages.map((message) => deliveryOf(message, how.fifo, handedOutAt, how.visibilityMs));
-      if (deliveries.includes(undefined)) link.report(new ReceiverError('broker', 'Received a message without an id or a receipt handle'), 'receive');
+      if (deliveries.includes(undefined))
+        link.report(new ReceiverError('broker', 'Received a message without an id or a receipt handle'), 'receive');
       return deliveries.filter((delivery) => delivery !== undefined);
     } catch (error) {
       if (stop.aborted) return undefined;

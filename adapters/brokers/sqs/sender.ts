@@ -117,7 +117,8 @@ function readingOf<Message>(options: SqsSenderOptions<Message>): Reading<Message
   const fifo = isFifo(queueUrl);
   if (fifo && typeof group !== 'function') refuseOption('group', 'a function, because the queue is a FIFO queue', group);
   // SQS keeps names that begin with AWS or Amazon for itself (message attribute components, Developer Guide).
-  if (!/^(?!aws\.|amazon\.|\.)(?!.*\.\.)[\w.-]{1,256}(?<!\.)$/i.test(keyAttribute)) refuseOption('keyAttribute', 'a name of an attribute', keyAttribute);
+  if (!/^(?!aws\.|amazon\.|\.)(?!.*\.\.)[\w.-]{1,256}(?<!\.)$/i.test(keyAttribute))
+    refuseOption('keyAttribute', 'a name of an attribute', keyAttribute);
   const limits = { atLeast: 1_024, atMost: maxMessageBytes, integer: true };
   const maxBytes = expectNumber('maxMessageBytes', options.maxMessageBytes ?? maxMessageBytes, limits);
   return { fifo, maxBytes, keyAttribute, key, group, body, attributes };

@@ -33,7 +33,10 @@ export function hiding(link: Link, giveUpMs: number): Persist<Hiding> {
  * `Source.hold` for SQS: hides deliveries for `visibilityMs` from now on. False if SQS has taken one back, or would not hide it long enough
  * because its 12 hours are nearly over; undefined if that could not be found out.
  */
-export function holding(link: Link, visibilityMs: number): (deliveries: readonly SqsDelivery[], forMs: number) => Promise<(boolean | undefined)[]> {
+export function holding(
+  link: Link,
+  visibilityMs: number,
+): (deliveries: readonly SqsDelivery[], forMs: number) => Promise<(boolean | undefined)[]> {
   const { clock } = link.world;
   return async (deliveries, forMs) => {
     const now = clock.now();

@@ -91,7 +91,15 @@ export async function mavenJars(coordinates: `${string}:${string}:${string}`): P
     const project = `<modelVersion>4.0.0</modelVersion><groupId>test</groupId><artifactId>test</artifactId><version>1</version>`;
     await writeFile(join(work, 'pom.xml'), `<project>${project}<dependencies>${dependency}</dependencies></project>`);
     const jars = join(work, 'jars');
-    const args = ['-q', '-B', '-f', join(work, 'pom.xml'), 'dependency:copy-dependencies', '-DincludeScope=runtime', `-DoutputDirectory=${jars}`];
+    const args = [
+      '-q',
+      '-B',
+      '-f',
+      join(work, 'pom.xml'),
+      'dependency:copy-dependencies',
+      '-DincludeScope=runtime',
+      `-DoutputDirectory=${jars}`,
+    ];
     await run('mvn', args, { timeout: 300_000 });
     await rename(jars, folder).catch((error: unknown) => {
       if (!existsSync(folder)) throw error;

@@ -1,6 +1,6 @@
 import { SQS, SQSClient } from '@aws-sdk/client-sqs';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { sqsCalls, type SqsClient } from '../../../../adapters/brokers/sqs/client.ts';
+import { type SqsClient, sqsCalls } from '../../../../adapters/brokers/sqs/client.ts';
 
 afterEach(() => {
   vi.doUnmock('@aws-sdk/client-sqs');
@@ -25,15 +25,20 @@ describe('the client', () => {
   it('gets commands where it only has `send`, with the signal passed on', async () => {
     const sent: [string, unknown, unknown][] = [];
     const client = { send: async (command: any, options: unknown) => void sent.push([command.constructor.name, command.input, options]) };
-    const calls = sqsCalls(client as never, ['deleteMessageBatch', 'changeMessageVisibilityBatch', 'receiveMessage', 'sendMessageBatch', 'getQueueAttributes', 'getQueueUrl']);
+    const calls = sqsCalls(client as never, [
+      'deleteMessageBatch',
+      'changeMessageVisibilityBatch',
+      'receiveMessage',
+      'sendMessageBatch',
+      'getQueueAttributes',
+      'getQueueUrl',
+    ]);
     const options = { abortSignal: new AbortController().signal };
     for (const name of Object.keys(calls) as (keyof typeof calls)[]) await calls[name]({ QueueUrl: name } as never, options);
     expect(sent).toEqual(
-      ['DeleteMessageBatch', 'ChangeMessageVisibilityBatch', 'ReceiveMessage', 'SendMessageBatch', 'GetQueueAttributes', 'GetQueueUrl'].map((name) => [
-        `${name}Command`,
-        { QueueUrl: name[0]!.toLowerCase() + name.slice(1) },
-        options,
-      ]),
+      ['DeleteMessageBatch', 'ChangeMessageVisibilityBatch', 'ReceiveMessage', 'SendMessageBatch', 'GetQueueAttributes', 'GetQueueUrl'].map(
+        (name) => [`${name}Command`, { QueueUrl: name[0]!.toLowerCase() + name.slice(1) }, options],
+      ),
     );
   });
 

@@ -32,10 +32,7 @@ describe('a message that can’t ever succeed', () => {
       { noRedrive: true, poller: { deadLetter: { queueUrl: 'https://sqs.eu-west-1.amazonaws.com/000000000000/dead' } } },
     );
     model.put(queueUrl, '{"id":1}', { MessageAttributes: { 'idempotency-key': text('order-1') } });
-    const faults = [
-      (request: any) => internalError(request, () => true),
-      () => Promise.reject(new Error('reset')),
-    ];
+    const faults = [(request: any) => internalError(request, () => true), () => Promise.reject(new Error('reset'))];
     model.intercept = async (name, request, run) => {
       if (name !== 'sendMessageBatch') return run();
       expect(requests('deleteMessageBatch')).toEqual([]);
@@ -106,7 +103,12 @@ describe('a message that can’t ever succeed', () => {
 });
 
 describe('the attributes of a dead letter', () => {
-  const verdict: Extract<Verdict, { action: 'dead-letter' }> = { action: 'dead-letter', reason: 'terminal', detail: 'a\u0000\ud800b', attempts: 3 };
+  const verdict: Extract<Verdict, { action: 'dead-letter' }> = {
+    action: 'dead-letter',
+    reason: 'terminal',
+    detail: 'a\u0000\ud800b',
+    attempts: 3,
+  };
   const url = 'https://sqs.eu-west-1.amazonaws.com/000000000000/dead';
   const entry = (attributes: number, body = 'x', more: Partial<typeof verdict> = {}) => {
     const MessageAttributes = Object.fromEntries(Array.from({ length: attributes }, (_, i) => [`a${i}`, text('v')]));

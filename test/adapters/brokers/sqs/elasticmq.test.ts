@@ -36,17 +36,20 @@ it('two workers on one store take every message of every group once and in order
   const done: Step[] = [];
   const failed = new Set<string>();
   for (const scope of ['worker', 'worker']) {
-    const receiver = createReceiver({ scope, key: attribute('idempotency-key'), store, backoff: { firstMs: 10, maxMs: 10 } }, async (payload: any) => {
-      const step: Step = payload;
-      await new Promise((resolve) => setTimeout(resolve, 1));
-      // Two messages of each group fail the first time: the group must wait for them.
-      const name = `${step.group}:${step.number}`;
-      if ((step.number === 1 || step.number === 6) && !failed.has(name)) {
-        failed.add(name);
-        throw new Error('not now');
-      }
-      done.push(step);
-    });
+    const receiver = createReceiver(
+      { scope, key: attribute('idempotency-key'), store, backoff: { firstMs: 10, maxMs: 10 } },
+      async (payload: any) => {
+        const step: Step = payload;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        // Two messages of each group fail the first time: the group must wait for them.
+        const name = `${step.group}:${step.number}`;
+        if ((step.number === 1 || step.number === 6) && !failed.has(name)) {
+          failed.add(name);
+          throw new Error('not now');
+        }
+        done.push(step);
+      },
+    );
     polling({ client: sqs(endpoint), queueUrl: url, receiver });
   }
   await until(async () => done.length >= 60 && (await count(client, url)) === 0, 20_000);
@@ -69,7 +72,12 @@ it('in a transaction with SQLite: effects of a group are committed once, in orde
   await sender(client, url).send(steps);
   polling({ client, queueUrl: url, receiver });
   await until(async () => (await count(client, url)) === 0);
-  expect(db.prepare('select step from ledger order by rowid').all().map(({ step }) => step)).toEqual(steps.map(({ number }) => `g:${number}`));
+  expect(
+    db
+      .prepare('select step from ledger order by rowid')
+      .all()
+      .map(({ step }) => step),
+  ).toEqual(steps.map(({ number }) => `g:${number}`));
 });
 
 it('a delete whose handle has become stale is refused and not repeated; the new delivery is known and acked', async () => {
@@ -116,7 +124,10 @@ it('a receive whose answer is lost is answered again at once, and its group does
     { step: 'initialize' },
   );
   const seen: number[] = [];
-  const receiver = createReceiver({ scope: 's', key: attribute('idempotency-key'), store: memoryStore() }, (step: any) => void seen.push(step.number));
+  const receiver = createReceiver(
+    { scope: 's', key: attribute('idempotency-key'), store: memoryStore() },
+    (step: any) => void seen.push(step.number),
+  );
   await sender(client, url).send([1, 2, 3].map((number) => ({ group: 'g', number })));
   const startedAt = performance.now();
   polling({ client, queueUrl: url, receiver });

@@ -40,7 +40,12 @@ describe.each(['SQS', 'SQSClient'] as const)('sender and poller with the SDK’s
     const admin = sqs(server.address);
     const { url } = await queues(admin, name);
     const client = clientOf(server.address);
-    const sender = sqsSender<Order>({ client, queueUrl: url, key: ({ id }) => id, ...(name.endsWith('.fifo') && { group: ({ id }: Order) => id.at(-1)! }) });
+    const sender = sqsSender<Order>({
+      client,
+      queueUrl: url,
+      key: ({ id }) => id,
+      ...(name.endsWith('.fifo') && { group: ({ id }: Order) => id.at(-1)! }),
+    });
     const messages = Array.from({ length: 25 }, (_, i) => ({ id: `order-${i}` }));
     const results = await sender.send([...messages, ...messages.slice(0, 5)]);
     expect(results.every(({ state }) => state === 'sent')).toBe(true);
@@ -57,7 +62,16 @@ it('stops a long poll at once, and leaves nothing in flight', async () => {
   const { url } = await queues(admin, 'idle');
   const { receiver, handled } = orders();
   const { stop } = polling({ client: sqs(server.address), queueUrl: url, receiver });
-  await until(async () => (await admin.sendMessage({ QueueUrl: url, MessageBody: '{"id":"1"}', MessageAttributes: { 'idempotency-key': { DataType: 'String', StringValue: '1' } } }), true));
+  await until(
+    async () => (
+      await admin.sendMessage({
+        QueueUrl: url,
+        MessageBody: '{"id":"1"}',
+        MessageAttributes: { 'idempotency-key': { DataType: 'String', StringValue: '1' } },
+      }),
+      true
+    ),
+  );
   await until(() => handled.length === 1);
   const startedAt = performance.now();
   await stop();
@@ -98,7 +112,10 @@ it('does not lose a message whose delete is refused with status 200, or never an
       if (context.commandName !== 'DeleteMessageBatchCommand' || ++faults > 2) return next(args);
       if (faults === 2) throw Object.assign(new Error('reset'), { code: 'ECONNRESET' });
       const { Entries } = args.input as { Entries: { Id: string }[] };
-      return { response: {}, output: { $metadata: {}, Failed: Entries.map(({ Id }) => ({ Id, Code: 'InternalError', SenderFault: false })) } };
+      return {
+        response: {},
+        output: { $metadata: {}, Failed: Entries.map(({ Id }) => ({ Id, Code: 'InternalError', SenderFault: false })) },
+      };
     },
     { step: 'initialize' },
   );
@@ -154,7 +171,9 @@ it('sends a poisonous message to the dead-letter queue that it is told, with the
   const { Messages } = await admin.receiveMessage({ QueueUrl: dead, MessageAttributeNames: ['All'], MessageSystemAttributeNames: ['All'] });
   const [message] = Messages!;
   expect(message).toMatchObject({ Body: '{"id":"1"}', Attributes: { MessageGroupId: 'g' } });
-  expect(Object.fromEntries(Object.entries(message!.MessageAttributes!).map(([name, { StringValue }]) => [name, StringValue]))).toMatchObject({
+  expect(
+    Object.fromEntries(Object.entries(message!.MessageAttributes!).map(([name, { StringValue }]) => [name, StringValue])),
+  ).toMatchObject({
     'idempotency-key': '1',
     'dead-letter-reason': 'terminal',
     'dead-letter-detail': 'TerminalError: no such customer',

@@ -10,10 +10,13 @@ describe('a FIFO group', () => {
   it('is handled in its order, by the real receiver, while another group runs beside it', async () => {
     const seen: string[] = [];
     const slow = latch();
-    const { model, queueUrl, start, world } = rig(async (payload) => {
-      if (payload === 'a1') await slow.promise;
-      seen.push(payload);
-    }, { fifo: true });
+    const { model, queueUrl, start, world } = rig(
+      async (payload) => {
+        if (payload === 'a1') await slow.promise;
+        seen.push(payload);
+      },
+      { fifo: true },
+    );
     for (const name of ['a1', 'a2', 'a3', 'b1', 'b2']) model.put(queueUrl, JSON.stringify(name), group(name[0]!));
     await start();
     expect(seen).toEqual(['b1', 'b2']);
@@ -26,10 +29,13 @@ describe('a FIFO group', () => {
   it('stops at its first failure, and comes again in its order, all of it in one request; other groups go on', async () => {
     const seen: string[] = [];
     let fails = 1;
-    const { model, queueUrl, start, world, requests } = rig((payload) => {
-      seen.push(payload);
-      if (payload === 'a2' && fails-- > 0) throw new Error('not now');
-    }, { fifo: true, receiverOptions: { backoff: { firstMs: 4_000, maxMs: 4_000 } } });
+    const { model, queueUrl, start, world, requests } = rig(
+      (payload) => {
+        seen.push(payload);
+        if (payload === 'a2' && fails-- > 0) throw new Error('not now');
+      },
+      { fifo: true, receiverOptions: { backoff: { firstMs: 4_000, maxMs: 4_000 } } },
+    );
     for (const name of ['a1', 'a2', 'a3', 'a4', 'b1']) model.put(queueUrl, JSON.stringify(name), group(name[0]!));
     await start();
     expect(seen.filter((name) => name[0] === 'a')).toEqual(['a1', 'a2']);
@@ -45,7 +51,12 @@ describe('a FIFO group', () => {
   });
 
   it('is acked as a contiguous prefix only, whatever a receiver says of what comes behind a failure', async () => {
-    const verdicts: Record<string, Verdict> = { m1: ack, m2: retryAfter(3_000), m3: ack, m4: { action: 'dead-letter', reason: 'invalid-key', detail: '', attempts: 0 } };
+    const verdicts: Record<string, Verdict> = {
+      m1: ack,
+      m2: retryAfter(3_000),
+      m3: ack,
+      m4: { action: 'dead-letter', reason: 'invalid-key', detail: '', attempts: 0 },
+    };
     const { model, queueUrl, start, requests } = rig(() => {}, {
       fifo: true,
       receiver: (world) => scripted((delivery) => verdicts[delivery.message.body as string]!, world),
@@ -75,11 +86,12 @@ describe('a FIFO group', () => {
     const slow = latch();
     const { model, queueUrl, start, requests, world } = rig(() => {}, {
       fifo: true,
-      receiver: (virtual) => scripted(async (delivery) => {
-        if (delivery.message.body === 'm1') return retryAfter(2_000);
-        await slow.promise;
-        return ack;
-      }, virtual),
+      receiver: (virtual) =>
+        scripted(async (delivery) => {
+          if (delivery.message.body === 'm1') return retryAfter(2_000);
+          await slow.promise;
+          return ack;
+        }, virtual),
     });
     for (const name of ['m1', 'm2']) model.put(queueUrl, name, group('g'));
     await start();
@@ -124,7 +136,13 @@ describe('a receive of a FIFO queue', () => {
     expect(new Set(ids.slice(0, 2))).toEqual(new Set(ids.slice(2)));
     expect(new Set(ids).size).toBe(2);
     await world.advance(25_000);
-    expect(new Set(requests('receiveMessage').slice(4).map(({ ReceiveRequestAttemptId: id }) => ids.includes(id)))).toEqual(new Set([false]));
+    expect(
+      new Set(
+        requests('receiveMessage')
+          .slice(4)
+          .map(({ ReceiveRequestAttemptId: id }) => ids.includes(id)),
+      ),
+    ).toEqual(new Set([false]));
     expect(bodies(model, queueUrl)).toEqual([]);
   });
 

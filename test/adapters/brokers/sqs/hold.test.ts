@@ -7,10 +7,13 @@ describe('the hold on deliveries', () => {
   it('is extended with the lease while a handler runs, so that nobody else gets the message', async () => {
     let runs = 0;
     const slow = latch();
-    const { model, queueUrl, start, world, requests } = rig(async () => {
-      runs++;
-      await slow.promise;
-    }, { receiverOptions: { handlerTimeoutMs: 600_000 } });
+    const { model, queueUrl, start, world, requests } = rig(
+      async () => {
+        runs++;
+        await slow.promise;
+      },
+      { receiverOptions: { handlerTimeoutMs: 600_000 } },
+    );
     model.put(queueUrl, 'null');
     await start();
     await world.advance(200_000);
@@ -26,10 +29,13 @@ describe('the hold on deliveries', () => {
   it('is extended for messages that wait for their turn too', async () => {
     const seen: unknown[] = [];
     const slow = latch();
-    const { model, queueUrl, start, world } = rig(async (payload) => {
-      seen.push(payload);
-      if (payload === 1) await slow.promise;
-    }, { receiverOptions: { concurrency: 1, handlerTimeoutMs: 600_000 } });
+    const { model, queueUrl, start, world } = rig(
+      async (payload) => {
+        seen.push(payload);
+        if (payload === 1) await slow.promise;
+      },
+      { receiverOptions: { concurrency: 1, handlerTimeoutMs: 600_000 } },
+    );
     for (const body of ['1', '2', '3']) model.put(queueUrl, body);
     await start();
     await world.advance(120_000);
@@ -43,10 +49,13 @@ describe('the hold on deliveries', () => {
 
   it('that SQS has ended aborts the handler, and the message is not deleted', async () => {
     let signal!: AbortSignal;
-    const { model, queueUrl, start, world, requests } = rig((_, ctx) => {
-      signal = ctx.signal;
-      return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
-    }, { fifo: true });
+    const { model, queueUrl, start, world, requests } = rig(
+      (_, ctx) => {
+        signal = ctx.signal;
+        return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+      },
+      { fifo: true },
+    );
     model.put(queueUrl, 'null', { MessageGroupId: 'g' });
     await start();
     model.intercept = async (name, _request, run) => {
@@ -63,13 +72,18 @@ describe('the hold on deliveries', () => {
   it('that has ended before its turn came is not used: the handler is not started', async () => {
     const seen: unknown[] = [];
     const slow = latch();
-    const { model, queueUrl, start, world } = rig(async (payload) => {
-      seen.push(payload);
-      if (payload === 1) await slow.promise;
-    }, { receiverOptions: { concurrency: 1, handlerTimeoutMs: 600_000 } });
+    const { model, queueUrl, start, world } = rig(
+      async (payload) => {
+        seen.push(payload);
+        if (payload === 1) await slow.promise;
+      },
+      { receiverOptions: { concurrency: 1, handlerTimeoutMs: 600_000 } },
+    );
     for (const body of ['1', '2']) model.put(queueUrl, body);
     model.intercept = (name, _request, run) =>
-      name === 'changeMessageVisibilityBatch' || model.log.filter((each) => each.name === 'receiveMessage').length > 1 ? new Promise(() => {}) : run();
+      name === 'changeMessageVisibilityBatch' || model.log.filter((each) => each.name === 'receiveMessage').length > 1
+        ? new Promise(() => {})
+        : run();
     await start();
     await world.advance(60_000);
     slow.open();
@@ -94,7 +108,11 @@ describe('the hold on deliveries', () => {
     });
     for (let i = 0; i < count; i++) model.put(queueUrl, String(i));
     model.intercept = (name, request, run) =>
-      name === 'changeMessageVisibilityBatch' ? answer(request, run) : name === 'receiveMessage' && model.log.filter((each) => each.name === name).length > 1 ? new Promise(() => {}) : run();
+      name === 'changeMessageVisibilityBatch'
+        ? answer(request, run)
+        : name === 'receiveMessage' && model.log.filter((each) => each.name === name).length > 1
+          ? new Promise(() => {})
+          : run();
     await start();
     await world.advance(waitMs + 6_000);
     return { held: await held, requests: requests('changeMessageVisibilityBatch'), errors };

@@ -1,6 +1,6 @@
 import { SQS, SQSClient } from '@aws-sdk/client-sqs';
 import { afterEach } from 'vitest';
-import { sqsPoller, type SqsPollerOptions } from '../../../../adapters/brokers/sqs/index.ts';
+import { type SqsPollerOptions, sqsPoller } from '../../../../adapters/brokers/sqs/index.ts';
 import type { Receiver } from '../../../../src/index.ts';
 
 /** What a test does when it is over, last things first. */
@@ -58,7 +58,10 @@ export async function queues(
 }
 
 /** Runs a poller until the test is over. Errors that it tells are in `errors`. */
-export function polling(options: Omit<SqsPollerOptions, 'onError'> & { receiver: Receiver }): { errors: unknown[]; stop: () => Promise<unknown> } {
+export function polling(options: Omit<SqsPollerOptions, 'onError'> & { receiver: Receiver }): {
+  errors: unknown[];
+  stop: () => Promise<unknown>;
+} {
   const errors: unknown[] = [];
   const poller = sqsPoller({ ...options, onError: (error) => errors.push(error) });
   const run = poller.run();

@@ -1,4 +1,12 @@
-import type { SqsBatchAnswer, SqsCalls, SqsFailure, SqsMessage, SqsReceiveRequest, SqsRequestOptions, SqsSendEntry } from '../../../../adapters/brokers/sqs/client.ts';
+import type {
+  SqsBatchAnswer,
+  SqsCalls,
+  SqsFailure,
+  SqsMessage,
+  SqsReceiveRequest,
+  SqsRequestOptions,
+  SqsSendEntry,
+} from '../../../../adapters/brokers/sqs/client.ts';
 import type { Clock } from '../../../../src/clock.ts';
 
 /**
@@ -52,7 +60,8 @@ const expired: SqsFailure = {
 };
 const unavailable: SqsFailure = {
   Code: 'InvalidParameterValue',
-  Message: 'Value x for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not available for visibility timeout change.',
+  Message:
+    'Value x for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not available for visibility timeout change.',
   SenderFault: true,
 };
 
@@ -60,7 +69,7 @@ export function sqsModel(clock: Clock): SqsModel {
   const queues = new Map<string, Queue>();
   const arnOf = (name: string) => `arn:aws:sqs:eu-west-1:000000000000:${name}`;
   let made = 0;
-  let changed: (() => void)[] = [];
+  const changed: (() => void)[] = [];
   const wakeAll = () => {
     for (const wake of changed.splice(0)) wake();
   };
@@ -81,8 +90,16 @@ export function sqsModel(clock: Clock): SqsModel {
     const id = `message-${++made}`;
     if (entry.MessageDeduplicationId !== undefined) queue.deduplicated.set(entry.MessageDeduplicationId, { at: clock.now(), id });
     queue.kept.push({
-      id, body: entry.MessageBody, attributes: entry.MessageAttributes, group: entry.MessageGroupId, deduplicationId: entry.MessageDeduplicationId,
-      sentAt: clock.wall(), visibleAt: 0, handedOutAt: 0, receives: 0, handle: undefined,
+      id,
+      body: entry.MessageBody,
+      attributes: entry.MessageAttributes,
+      group: entry.MessageGroupId,
+      deduplicationId: entry.MessageDeduplicationId,
+      sentAt: clock.wall(),
+      visibleAt: 0,
+      handedOutAt: 0,
+      receives: 0,
+      handle: undefined,
     });
     wakeAll();
     return id;
@@ -102,14 +119,19 @@ export function sqsModel(clock: Clock): SqsModel {
     const visibleAt = clock.now() + request.VisibilityTimeout * 1_000;
     const id = request.ReceiveRequestAttemptId;
     const before = id === undefined ? undefined : queue.attempts.get(id);
-    const same = before?.given.filter(({ message, handle }) => message.handle === handle && queue.kept.includes(message) && message.visibleAt > clock.now());
+    const same = before?.given.filter(
+      ({ message, handle }) => message.handle === handle && queue.kept.includes(message) && message.visibleAt > clock.now(),
+    );
     if (before && same?.length && clock.now() - before.at < 300_000) {
       return same.map(({ message }) => {
         message.visibleAt = visibleAt;
         return toMessage(message);
       });
     }
-    const redrive = JSON.parse(queue.attributes['RedrivePolicy'] ?? 'null') as { deadLetterTargetArn: string; maxReceiveCount: number } | null;
+    const redrive = JSON.parse(queue.attributes['RedrivePolicy'] ?? 'null') as {
+      deadLetterTargetArn: string;
+      maxReceiveCount: number;
+    } | null;
     const given: Kept[] = [];
     for (const message of available(queue)) {
       if (given.length === request.MaxNumberOfMessages) break;
@@ -162,7 +184,11 @@ export function sqsModel(clock: Clock): SqsModel {
     const late = message.visibleAt <= clock.now() || message.handle !== handle;
     if (late && (queue.fifo || message.handle !== handle)) return expired;
     if (clock.now() + seconds * 1_000 > message.handedOutAt + 43_200_000) {
-      return { Code: 'InvalidParameterValue', Message: 'Total VisibilityTimeout for the message is beyond the limit [43200 seconds]', SenderFault: true };
+      return {
+        Code: 'InvalidParameterValue',
+        Message: 'Total VisibilityTimeout for the message is beyond the limit [43200 seconds]',
+        SenderFault: true,
+      };
     }
     message.visibleAt = clock.now() + seconds * 1_000;
     wakeAll();
@@ -183,7 +209,10 @@ export function sqsModel(clock: Clock): SqsModel {
 
   function batch<Entry extends { Id: string }>(entries: readonly Entry[], each: (entry: Entry) => SqsFailure | undefined): SqsBatchAnswer {
     if (new Set(entries.map(({ Id }) => Id)).size < entries.length) {
-      throw Object.assign(new Error('Two or more batch entries have the same Id.'), { name: 'BatchEntryIdsNotDistinct', $metadata: { httpStatusCode: 400 } });
+      throw Object.assign(new Error('Two or more batch entries have the same Id.'), {
+        name: 'BatchEntryIdsNotDistinct',
+        $metadata: { httpStatusCode: 400 },
+      });
     }
     if (entries.length === 0 || entries.length > 10) throw new Error(`${entries.length} entries`);
     const answers = entries.map((entry) => ({ Id: entry.Id, failure: each(entry) }));
@@ -193,7 +222,8 @@ export function sqsModel(clock: Clock): SqsModel {
     };
   }
 
-  const through = <Request, Answer>(name: keyof SqsCalls, run: (request: Request, options?: SqsRequestOptions) => Answer | Promise<Answer>) =>
+  const through =
+    <Request, Answer>(name: keyof SqsCalls, run: (request: Request, options?: SqsRequestOptions) => Answer | Promise<Answer>) =>
     (request: Request, options?: SqsRequestOptions): Promise<Answer> => {
       model.log.push({ name, request });
       return model.intercept(name, request, async () => run(request, options));
@@ -205,7 +235,12 @@ export function sqsModel(clock: Clock): SqsModel {
     createQueue(name, attributes = {}) {
       const url = `https://sqs.eu-west-1.amazonaws.com/000000000000/${name}`;
       queues.set(url, {
-        url, fifo: name.endsWith('.fifo'), kept: [], handles: new Map(), deduplicated: new Map(), attempts: new Map(),
+        url,
+        fifo: name.endsWith('.fifo'),
+        kept: [],
+        handles: new Map(),
+        deduplicated: new Map(),
+        attempts: new Map(),
         attributes: { VisibilityTimeout: '30', MessageRetentionPeriod: '345600', QueueArn: arnOf(name), ...attributes },
       });
       return url;
@@ -214,7 +249,11 @@ export function sqsModel(clock: Clock): SqsModel {
     messages: (queueUrl) => queueOf(queueUrl).kept,
     redrive(fromUrl, toUrl) {
       for (const { body, attributes, group } of queueOf(fromUrl).kept.splice(0)) {
-        send(queueOf(toUrl), { MessageBody: body, ...(attributes && { MessageAttributes: attributes }), ...(group !== undefined && { MessageGroupId: group }) });
+        send(queueOf(toUrl), {
+          MessageBody: body,
+          ...(attributes && { MessageAttributes: attributes }),
+          ...(group !== undefined && { MessageGroupId: group }),
+        });
       }
     },
     receiveMessage: through('receiveMessage', async (request, options) => {
@@ -227,7 +266,9 @@ export function sqsModel(clock: Clock): SqsModel {
         await waitFor(queue, until, options?.abortSignal);
       }
     }),
-    deleteMessageBatch: through('deleteMessageBatch', ({ QueueUrl, Entries }) => batch(Entries, (entry) => remove(queueOf(QueueUrl), entry.ReceiptHandle))),
+    deleteMessageBatch: through('deleteMessageBatch', ({ QueueUrl, Entries }) =>
+      batch(Entries, (entry) => remove(queueOf(QueueUrl), entry.ReceiptHandle)),
+    ),
     changeMessageVisibilityBatch: through('changeMessageVisibilityBatch', ({ QueueUrl, Entries }) =>
       batch(Entries, (entry) => change(queueOf(QueueUrl), entry.ReceiptHandle, entry.VisibilityTimeout)),
     ),
@@ -238,7 +279,9 @@ export function sqsModel(clock: Clock): SqsModel {
       return { Failed: answer.Failed, Successful: answer.Successful!.map(({ Id }) => ({ Id, MessageId: ids.get(Id!) })) };
     }),
     getQueueAttributes: through('getQueueAttributes', ({ QueueUrl }) => ({ Attributes: queueOf(QueueUrl).attributes })),
-    getQueueUrl: through('getQueueUrl', ({ QueueName }) => ({ QueueUrl: queueOf(`https://sqs.eu-west-1.amazonaws.com/000000000000/${QueueName}`).url })),
+    getQueueUrl: through('getQueueUrl', ({ QueueName }) => ({
+      QueueUrl: queueOf(`https://sqs.eu-west-1.amazonaws.com/000000000000/${QueueName}`).url,
+    })),
   };
   return model;
 }

@@ -42,7 +42,11 @@ describe('receiving', () => {
   it('pauses while the store is down: nothing is received that could not be claimed', async () => {
     let ready = latch<boolean>();
     const { model, queueUrl, start, world, requests } = rig(() => {}, {
-      receiver: (virtual) => scripted(() => ack, virtual, { ready: (signal) => Promise.race([ready.promise, new Promise<boolean>((resolve) => signal?.addEventListener('abort', () => resolve(false)))]) }),
+      receiver: (virtual) =>
+        scripted(() => ack, virtual, {
+          ready: (signal) =>
+            Promise.race([ready.promise, new Promise<boolean>((resolve) => signal?.addEventListener('abort', () => resolve(false)))]),
+        }),
     });
     model.put(queueUrl, '1');
     await start();

@@ -1,6 +1,6 @@
 import { afterEach, expect } from 'vitest';
-import { memoryStore } from '../../../../adapters/stores/memory.ts';
 import { type SqsPoller, type SqsPollerOptions, sqsPoller } from '../../../../adapters/brokers/sqs/index.ts';
+import { memoryStore } from '../../../../adapters/stores/memory.ts';
 import { createReceiver, messageId, type Receiver, type Verdict } from '../../../../src/index.ts';
 import type { Delivery, Source } from '../../../../src/message.ts';
 import { type VirtualWorld, virtualWorld } from '../../../../src/testing/virtual-world.ts';
@@ -40,7 +40,10 @@ export function rig(handler: (payload: any, context: any) => unknown, options: R
   const suffix = options.fifo ? '.fifo' : '';
   const deadUrl = model.createQueue(`dead${suffix}`);
   const redrive = { deadLetterTargetArn: `arn:aws:sqs:eu-west-1:000000000000:dead${suffix}`, maxReceiveCount: 5 };
-  const queueUrl = model.createQueue(`work${suffix}`, { ...(!options.noRedrive && { RedrivePolicy: JSON.stringify(redrive) }), ...options.attributes });
+  const queueUrl = model.createQueue(`work${suffix}`, {
+    ...(!options.noRedrive && { RedrivePolicy: JSON.stringify(redrive) }),
+    ...options.attributes,
+  });
   const receiver =
     options.receiver?.(world) ??
     createReceiver(
@@ -51,7 +54,13 @@ export function rig(handler: (payload: any, context: any) => unknown, options: R
   const onError = (error: unknown, during: string) => void errors.push({ error, during });
   const poller = sqsPoller({ client: model, queueUrl, receiver, onError, ...options.poller });
   const made: Rig = {
-    world, model, queueUrl, deadUrl, receiver, poller, errors,
+    world,
+    model,
+    queueUrl,
+    deadUrl,
+    receiver,
+    poller,
+    errors,
     requests: (name) => model.log.filter((each) => each.name === name).map(({ request }) => request),
     async start() {
       running.push(made);
@@ -82,7 +91,11 @@ export function scripted(
 ): Receiver {
   let stopped = false;
   return {
-    guarantee: 'leased', scope: 'scripted', leaseMs: 20_000, retentionMs: 1_209_600_000, world,
+    guarantee: 'leased',
+    scope: 'scripted',
+    leaseMs: 20_000,
+    retentionMs: 1_209_600_000,
+    world,
     requireRetention() {},
     keyOf: ({ id }) => id,
     ready: async (signal) => !stopped && !signal?.aborted,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { sqsSender, type SqsSenderOptions } from '../../../../adapters/brokers/sqs/index.ts';
-import { attribute, createReceiver } from '../../../../src/index.ts';
+import { type SqsSenderOptions, sqsSender } from '../../../../adapters/brokers/sqs/index.ts';
 import { memoryStore } from '../../../../adapters/stores/memory.ts';
+import { attribute, createReceiver } from '../../../../src/index.ts';
 import { virtualWorld } from '../../../../src/testing/virtual-world.ts';
 import { watch } from '../../../support/stand.ts';
 import { sqsModel } from './model.ts';
@@ -19,7 +19,12 @@ function sending(name = 'work', more: Partial<SqsSenderOptions<Order>> = {}) {
   const queueUrl = model.createQueue(name);
   const fifo = name.endsWith('.fifo');
   const sender = sqsSender<Order>({
-    client: model, queueUrl, world, key: ({ id }) => id, ...(fifo && { group: ({ customer = 'c' }: Order) => customer }), ...more,
+    client: model,
+    queueUrl,
+    world,
+    key: ({ id }) => id,
+    ...(fifo && { group: ({ customer = 'c' }: Order) => customer }),
+    ...more,
   });
   const requests = () => model.log.filter((each) => each.name === 'sendMessageBatch').map(({ request }) => request.Entries);
   /** Sends and lets time go on until it is done. */
@@ -65,7 +70,10 @@ describe('a sender', () => {
     await send([{ id: 'order-1' }]);
     expect(bodies(model, queueUrl)).toHaveLength(2);
     let runs = 0;
-    const receiver = createReceiver({ scope: 's', key: attribute('idempotency-key'), store: memoryStore({ now: world.clock.now }), world }, () => void runs++);
+    const receiver = createReceiver(
+      { scope: 's', key: attribute('idempotency-key'), store: memoryStore({ now: world.clock.now }), world },
+      () => void runs++,
+    );
     for (const { id, body, attributes } of model.messages(queueUrl)) {
       await receiver.process([{ message: { id, body, headers: { 'idempotency-key': attributes!['idempotency-key']!.StringValue! } } }]);
     }
@@ -83,21 +91,49 @@ describe('a sender', () => {
     const { send, requests } = sending();
     const results = await send([...orders(12), ...Array.from({ length: 3 }, (_, i) => ({ id: `big-${i}`, text: 'é'.repeat(250_000) }))]);
     expect(results.every(({ state }) => state === 'sent')).toBe(true);
-    expect(requests().map(({ length }) => length).sort()).toEqual([1, 10, 4]);
+    expect(
+      requests()
+        .map(({ length }) => length)
+        .sort(),
+    ).toEqual([1, 10, 4]);
   });
 
   it.each<[string, Partial<SqsSenderOptions<Order>>, Order, string, string]>([
-    ['too large', { maxMessageBytes: 262_144 }, { id: '1', text: 'x'.repeat(262_144) }, 'broker', 'Expected a message at most 262144 bytes long, attributes included, got 262186 bytes'],
+    [
+      'too large',
+      { maxMessageBytes: 262_144 },
+      { id: '1', text: 'x'.repeat(262_144) },
+      'broker',
+      'Expected a message at most 262144 bytes long, attributes included, got 262186 bytes',
+    ],
     ['an empty key', {}, { id: ' ' }, 'invalid-key', 'a string that is not empty'],
     ['a key with a lone surrogate', {}, { id: '\ud800' }, 'invalid-key', 'well-formed'],
     ['a key with a control character', {}, { id: 'a\u0000' }, 'broker', 'attribute idempotency-key of characters that SQS takes'],
     ['a body with a control character', { body: () => 'a\u0001' }, { id: '1' }, 'broker', 'a body of characters that SQS takes'],
     ['an empty body', { body: () => '' }, { id: '1' }, 'broker', 'a body that is text and not empty'],
-    ['too many attributes', { attributes: () => Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`a${i}`, 'v'])) }, { id: '1' }, 'broker', 'at most 10 attributes'],
-    ['a function that throws', { key: () => { throw new Error('no id'); } }, { id: '1' }, 'broker', 'no id'],
+    [
+      'too many attributes',
+      { attributes: () => Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`a${i}`, 'v'])) },
+      { id: '1' },
+      'broker',
+      'at most 10 attributes',
+    ],
+    [
+      'a function that throws',
+      {
+        key: () => {
+          throw new Error('no id');
+        },
+      },
+      { id: '1' },
+      'broker',
+      'no id',
+    ],
   ])('says which message can’t be sent, without sending it: %s', async (_, options, order, code, message) => {
     const { send, requests } = sending('work', options);
-    expect(await send([order])).toEqual([{ state: 'failed', retriable: false, error: expect.objectContaining({ code, message: expect.stringContaining(message) }) }]);
+    expect(await send([order])).toEqual([
+      { state: 'failed', retriable: false, error: expect.objectContaining({ code, message: expect.stringContaining(message) }) },
+    ]);
     expect(requests()).toEqual([]);
   });
 
@@ -141,13 +177,20 @@ describe('a sender', () => {
   it('gives up after its tries, and says that trying again is safe', async () => {
     const { send, model, requests } = sending('work', { attempts: 3 });
     model.intercept = () => new Promise(() => {});
-    expect(await send(orders(1))).toEqual([{ state: 'failed', retriable: true, error: expect.objectContaining({ code: 'broker', message: expect.stringContaining('No answer within 5000 ms') }) }]);
+    expect(await send(orders(1))).toEqual([
+      {
+        state: 'failed',
+        retriable: true,
+        error: expect.objectContaining({ code: 'broker', message: expect.stringContaining('No answer within 5000 ms') }),
+      },
+    ]);
     expect(requests()).toHaveLength(3);
   });
 
   it('does not try again what can’t succeed, such as a queue that does not exist', async () => {
     const { send, model, requests } = sending();
-    model.intercept = () => Promise.reject(Object.assign(new Error('none'), { name: 'QueueDoesNotExist', $metadata: { httpStatusCode: 400 } }));
+    model.intercept = () =>
+      Promise.reject(Object.assign(new Error('none'), { name: 'QueueDoesNotExist', $metadata: { httpStatusCode: 400 } }));
     expect(await send(orders(1))).toMatchObject([{ state: 'failed', retriable: false }]);
     expect(requests()).toHaveLength(1);
   });
@@ -155,12 +198,26 @@ describe('a sender', () => {
   it('sends nothing of a FIFO group ahead of an earlier message of it that failed', async () => {
     const { send, model, requests, queueUrl } = sending('work.fifo', { attempts: 2, maxMessageBytes: 1_024 });
     model.intercept = async (_name, request, run) =>
-      request.Entries.some((entry: any) => entry.MessageGroupId === 'bad') ? Promise.reject(Object.assign(new Error('x'), { code: 'ECONNRESET' })) : run();
+      request.Entries.some((entry: any) => entry.MessageGroupId === 'bad')
+        ? Promise.reject(Object.assign(new Error('x'), { code: 'ECONNRESET' }))
+        : run();
     const of = (customer: string, count: number) => orders(count).map(({ id }) => ({ id: `${customer}-${id}`, customer }));
-    const results = await send([...of('bad', 12), ...of('good', 3), { id: 'large', customer: 'good', text: 'x'.repeat(2_000) }, { id: 'behind', customer: 'good' }]);
+    const results = await send([
+      ...of('bad', 12),
+      ...of('good', 3),
+      { id: 'large', customer: 'good', text: 'x'.repeat(2_000) },
+      { id: 'behind', customer: 'good' },
+    ]);
     expect(results.map(({ state }) => state)).toEqual([...Array(12).fill('failed'), ...Array(3).fill('sent'), 'failed', 'failed']);
-    expect(results.map((result) => result.state === 'failed' && result.retriable)).toEqual([...Array(12).fill(true), ...Array(3).fill(false), false, true]);
-    const sent = requests().flat().map((entry: any) => entry.MessageAttributes['idempotency-key'].StringValue);
+    expect(results.map((result) => result.state === 'failed' && result.retriable)).toEqual([
+      ...Array(12).fill(true),
+      ...Array(3).fill(false),
+      false,
+      true,
+    ]);
+    const sent = requests()
+      .flat()
+      .map((entry: any) => entry.MessageAttributes['idempotency-key'].StringValue);
     expect(sent.filter((id: string) => id.startsWith('bad') && Number(id.slice(10)) > 9)).toEqual([]);
     expect(bodies(model, queueUrl)).toHaveLength(3);
   });
@@ -186,6 +243,8 @@ describe('a sender', () => {
     [{ maxMessageBytes: 1_048_577 }, '`maxMessageBytes`'],
     [{ attempts: 0 }, '`attempts`'],
   ])('checks its options at construction: %o', (wrong, message) => {
-    expect(() => sending('work', wrong)).toThrow(expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(message) }));
+    expect(() => sending('work', wrong)).toThrow(
+      expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(message) }),
+    );
   });
 });

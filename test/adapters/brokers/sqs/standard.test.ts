@@ -147,10 +147,12 @@ describe('a failed message', () => {
 
   it('is not hidden for more than is left of the 12 hours that SQS allows', async () => {
     const { model, queueUrl, start, world, requests } = rig(() => {}, {
-      receiver: (virtual) => scripted(() => new Promise((resolve) => virtual.clock.after(5_000_500, () => resolve(retryAfter(43_200_000)))), virtual),
+      receiver: (virtual) =>
+        scripted(() => new Promise((resolve) => virtual.clock.after(5_000_500, () => resolve(retryAfter(43_200_000)))), virtual),
     });
     model.put(queueUrl, 'x');
-    model.intercept = (name, _request, run) => (name === 'receiveMessage' && model.log.filter((each) => each.name === name).length > 1 ? new Promise(() => {}) : run());
+    model.intercept = (name, _request, run) =>
+      name === 'receiveMessage' && model.log.filter((each) => each.name === name).length > 1 ? new Promise(() => {}) : run();
     await start();
     await world.advance(5_001_000);
     expect(requests('changeMessageVisibilityBatch')[0].Entries[0].VisibilityTimeout).toBe(43_200 - 5_001);
@@ -200,7 +202,9 @@ describe('deletes', () => {
       if (name !== 'deleteMessageBatch' || refusals-- <= 0) return run();
       const second = (entry: any) => entry.ReceiptHandle === 'message-2/1';
       request = { ...request, Entries: request.Entries.filter((entry: any) => !second(entry)) };
-      if (request.Entries.length > 0) for (const { ReceiptHandle } of request.Entries) (model.messages(queueUrl) as any[]).splice(bodies(model, queueUrl).indexOf(String(Number(ReceiptHandle[8]) - 1)), 1);
+      if (request.Entries.length > 0)
+        for (const { ReceiptHandle } of request.Entries)
+          (model.messages(queueUrl) as any[]).splice(bodies(model, queueUrl).indexOf(String(Number(ReceiptHandle[8]) - 1)), 1);
       return internalError(model.log.at(-1)!.request, second);
     };
     await start();
@@ -251,7 +255,8 @@ describe('deletes', () => {
   ])('that say that the delivery is not ours any more (%s) are not tried again', async (Code, Message) => {
     const { model, queueUrl, start, world, requests, errors } = rig(() => {});
     model.put(queueUrl, 'null');
-    model.intercept = async (name, _request, run) => (name === 'deleteMessageBatch' ? { Failed: [{ Id: '0', Code, Message, SenderFault: true }] } : run());
+    model.intercept = async (name, _request, run) =>
+      name === 'deleteMessageBatch' ? { Failed: [{ Id: '0', Code, Message, SenderFault: true }] } : run();
     await start();
     await world.advance(30_000);
     expect(requests('deleteMessageBatch')).toHaveLength(1);

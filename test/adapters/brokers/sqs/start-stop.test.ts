@@ -5,7 +5,7 @@ import { createReceiver, messageId } from '../../../../src/index.ts';
 import { virtualWorld } from '../../../../src/testing/virtual-world.ts';
 import { latch, watch } from '../../../support/stand.ts';
 import { sqsModel } from './model.ts';
-import { bodies, rig, type RigOptions } from './rig.ts';
+import { bodies, type RigOptions, rig } from './rig.ts';
 
 const days = 86_400_000;
 
@@ -21,7 +21,7 @@ describe('the options of a poller', () => {
     [{ queueUrl: 'work' }, 'Expected `queueUrl` to be the URL of a queue, got `"work"`'],
     [{ queueUrl: 'https://sqs/0/work.fifo/' }, 'nothing behind its name'],
     [{ receiver: undefined as never }, 'Expected `receiver` to be a receiver made by `createReceiver`'],
-    [{ visibilityMs: 30_000 }, 'Expected `visibilityMs` to be more than the receiver\'s `leaseMs`, which is 30000, got `30000` (number)'],
+    [{ visibilityMs: 30_000 }, "Expected `visibilityMs` to be more than the receiver's `leaseMs`, which is 30000, got `30000` (number)"],
     [{ visibilityMs: 43_201_000 }, 'Expected `visibilityMs` to be a number from 1000 to 43200000'],
     [{ visibilityMs: 40_500 }, 'Expected `visibilityMs` to be whole seconds'],
     [{ waitMs: 20_001 }, 'Expected `waitMs` to be a number from 0 to 20000'],
@@ -31,7 +31,9 @@ describe('the options of a poller', () => {
     [{ deadLetter: {} as never }, 'Expected `deadLetter.queueUrl` to be the URL of a queue'],
     [{ horizonMs: -1 }, 'Expected `horizonMs` to be a number of 0 or more'],
   ])('are checked at construction: %o', (wrong, message) => {
-    expect(() => sqsPoller({ ...valid, ...wrong })).toThrow(expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(message) }));
+    expect(() => sqsPoller({ ...valid, ...wrong })).toThrow(
+      expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(message) }),
+    );
   });
 });
 
@@ -47,8 +49,18 @@ describe('the settings of a queue', () => {
   }
 
   it.each<[string, RigOptions, string, string]>([
-    ['no RedrivePolicy to leave dead letters to', { noRedrive: true }, 'broker', 'to have a RedrivePolicy, because `deadLetter` is \'redrive\', got none'],
-    ['maxReceiveCount 1', { attributes: { RedrivePolicy: '{"deadLetterTargetArn":"a:b:c:d:e:dead","maxReceiveCount":"1"}' } }, 'broker', 'to be 2 or more, got 1'],
+    [
+      'no RedrivePolicy to leave dead letters to',
+      { noRedrive: true },
+      'broker',
+      "to have a RedrivePolicy, because `deadLetter` is 'redrive', got none",
+    ],
+    [
+      'maxReceiveCount 1',
+      { attributes: { RedrivePolicy: '{"deadLetterTargetArn":"a:b:c:d:e:dead","maxReceiveCount":"1"}' } },
+      'broker',
+      'to be 2 or more, got 1',
+    ],
     ['a RedrivePolicy that is none', { attributes: { RedrivePolicy: '{' } }, 'broker', 'Expected RedrivePolicy'],
     ['no VisibilityTimeout', { attributes: { VisibilityTimeout: '' } }, 'broker', 'to have VisibilityTimeout in seconds, got ""'],
     [
@@ -64,7 +76,12 @@ describe('the settings of a queue', () => {
       'retention-too-short',
       `to be at least ${12 * days}`,
     ],
-    ['a dead-letter queue without redrive: only the queue’s own retention counts', { noRedrive: true, receiverOptions: { retentionMs: 3 * days }, poller: { deadLetter: { queueUrl: 'https://sqs/0/x' } } }, 'retention-too-short', `to be at least ${4 * days}`],
+    [
+      'a dead-letter queue without redrive: only the queue’s own retention counts',
+      { noRedrive: true, receiverOptions: { retentionMs: 3 * days }, poller: { deadLetter: { queueUrl: 'https://sqs/0/x' } } },
+      'retention-too-short',
+      `to be at least ${4 * days}`,
+    ],
   ])('that make the promise impossible are refused at start: %s', async (_, options, code, message) => {
     expect(await startError(options)).toMatchObject({ name: 'ReceiverError', code, message: expect.stringContaining(message) });
   });
@@ -81,13 +98,18 @@ describe('the settings of a queue', () => {
     const receiver = createReceiver({ scope: 's', key: messageId(), store: memoryStore(), world }, () => {});
     const run = watch(sqsPoller({ client, queueUrl: 'https://sqs/0/none', receiver }).run());
     await world.advance(100);
-    expect(run.error).toMatchObject({ code: 'broker', message: expect.stringContaining('QueueDoesNotExist'), cause: { name: 'QueueDoesNotExist' } });
+    expect(run.error).toMatchObject({
+      code: 'broker',
+      message: expect.stringContaining('QueueDoesNotExist'),
+      cause: { name: 'QueueDoesNotExist' },
+    });
   });
 
   it('are asked for again while the service can’t be reached', async () => {
     const { start, world, model, requests, errors } = rig(() => {});
     let down = true;
-    model.intercept = (_name, _request, run) => (down ? Promise.reject(Object.assign(new Error('connect'), { code: 'ECONNREFUSED' })) : run());
+    model.intercept = (_name, _request, run) =>
+      down ? Promise.reject(Object.assign(new Error('connect'), { code: 'ECONNREFUSED' })) : run();
     await start();
     await world.advance(5_000);
     expect(requests('receiveMessage')).toEqual([]);
@@ -99,10 +121,18 @@ describe('the settings of a queue', () => {
 
   it('of a dead-letter queue that may not be read are told, and don’t stop the start', async () => {
     const { start, model, requests, errors } = rig(() => {});
-    model.intercept = (name, _request, run) => (name === 'getQueueUrl' ? Promise.reject(Object.assign(new Error('no'), { name: 'AccessDenied', $metadata: { httpStatusCode: 403 } })) : run());
+    model.intercept = (name, _request, run) =>
+      name === 'getQueueUrl'
+        ? Promise.reject(Object.assign(new Error('no'), { name: 'AccessDenied', $metadata: { httpStatusCode: 403 } }))
+        : run();
     await start();
     expect(requests('receiveMessage')).toHaveLength(1);
-    expect(errors).toEqual([{ during: 'start', error: expect.objectContaining({ code: 'broker', message: expect.stringContaining('arn:aws:sqs:eu-west-1:000000000000:dead') }) }]);
+    expect(errors).toEqual([
+      {
+        during: 'start',
+        error: expect.objectContaining({ code: 'broker', message: expect.stringContaining('arn:aws:sqs:eu-west-1:000000000000:dead') }),
+      },
+    ]);
   });
 
   it('give the visibility by default: the queue’s own if it is longer than twice the lease', async () => {
@@ -116,16 +146,21 @@ describe('stopping', () => {
   it('cancels the waiting receive, lets handlers finish, deletes what they did, gives back the rest at once, and leaves no timer', async () => {
     const slow = latch();
     const seen: unknown[] = [];
-    const { model, queueUrl, start, world, poller, requests } = rig(async (payload) => {
-      seen.push(payload);
-      await slow.promise;
-    }, { receiverOptions: { concurrency: 2 } });
+    const { model, queueUrl, start, world, poller, requests } = rig(
+      async (payload) => {
+        seen.push(payload);
+        await slow.promise;
+      },
+      { receiverOptions: { concurrency: 2 } },
+    );
     for (const body of ['1', '2', '3', '4']) model.put(queueUrl, body);
     await start();
     const aborted = watch(poller.stop());
     await world.advance(100);
     // Not started: visible again at once.
-    expect(requests('changeMessageVisibilityBatch').flatMap(({ Entries }) => Entries.map(({ VisibilityTimeout }: any) => VisibilityTimeout))).toEqual([0, 0]);
+    expect(
+      requests('changeMessageVisibilityBatch').flatMap(({ Entries }) => Entries.map(({ VisibilityTimeout }: any) => VisibilityTimeout)),
+    ).toEqual([0, 0]);
     expect(aborted.done).toBe(false);
     slow.open();
     await world.advance(10);
@@ -223,7 +258,13 @@ describe('stopping', () => {
   });
 
   it('survives hooks that throw', async () => {
-    const { model, queueUrl, start, world } = rig(() => {}, { poller: { onError: () => { throw new Error('logger'); } } });
+    const { model, queueUrl, start, world } = rig(() => {}, {
+      poller: {
+        onError: () => {
+          throw new Error('logger');
+        },
+      },
+    });
     let down = 1;
     model.intercept = (name, _request, run) => (name === 'receiveMessage' && down-- > 0 ? Promise.reject(new Error('x')) : run());
     model.put(queueUrl, '1');
