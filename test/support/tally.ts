@@ -13,7 +13,9 @@ export function tally(path: string): Reporter {
       const inState = (state: string) => tests.filter((test) => test.result().state === state);
       const skipped = inState('skipped');
       const failed = inState('failed').length + modules.filter(isBroken).length + errors.length;
-      const lines = skipped.map((test) => `skipped: ${test.module.relativeModuleId} > ${test.fullName}: ${reasonOf(test) ?? 'NO REASON GIVEN'}`);
+      const lines = skipped.map(
+        (test) => `skipped: ${test.module.relativeModuleId} > ${test.fullName}: ${reasonOf(test) ?? 'NO REASON GIVEN'}`,
+      );
       if (!skipped.every(reasonOf)) process.exitCode = 1;
       lines.push(`${inState('passed').length} passed, ${failed} failed, ${skipped.length} skipped`);
       mkdirSync(dirname(path), { recursive: true });
