@@ -1,7 +1,7 @@
 import type { CompletedCache } from './cache.ts';
 import { sleep } from './clock.ts';
 import { describeError, ReceiverError } from './errors.ts';
-import type { Emit, EventBase } from './events.ts';
+import type { Tell } from './events.ts';
 import type { Gate } from './gate.ts';
 import type { AnyHandler, Failure } from './handler.ts';
 import type { Job } from './job.ts';
@@ -15,7 +15,7 @@ import type { Answer, Ask, End, Ending, Settled } from './store.ts';
 export interface Core {
   readonly settings: ReceiverSettings;
   readonly handler: AnyHandler;
-  readonly emit: Emit;
+  readonly tell: Tell;
   readonly gate: Gate;
   readonly cache: CompletedCache;
   readonly leases: Leases;
@@ -35,17 +35,8 @@ export interface Core {
   readonly stopped: AbortSignal;
 }
 
-/** One of the two ways through the receiver. */
-export interface Way {
-  /** Brings the jobs of one lane to their verdicts, in order, and never rejects. */
-  runLane(lane: readonly Job[], answered: Promise<void>): Promise<void>;
-  /** Asks the store for all jobs of a batch at once, if this way does so. */
-  prepare(jobs: readonly Job[]): Promise<void>;
-}
-
-export function eventOf(core: Core, job: Job): EventBase {
-  return { scope: core.settings.scope, message: job.message, key: job.key || undefined };
-}
+/** One of the two ways through the receiver: brings the jobs of each lane to their verdicts, in order. Never rejects. */
+export type Way = (lanes: readonly (readonly Job[])[]) => Promise<void>;
 
 /** Gives a job its verdict, once. */
 export function deliver(job: Job, verdict: Verdict): void {
@@ -59,12 +50,12 @@ export function deliver(job: Job, verdict: Verdict): void {
 }
 
 export function retry(core: Core, job: Job, reason: RetryReason, afterMs: number, extra?: { attempt?: number; error?: unknown }): Verdict {
-  core.emit('released', { ...eventOf(core, job), reason, afterMs, attempt: extra?.attempt ?? 0, error: extra?.error });
+  core.tell('released', job, { reason, afterMs, attempt: extra?.attempt ?? 0, error: extra?.error });
   return extra && 'error' in extra ? { action: 'retry', reason, afterMs, error: extra.error } : { action: 'retry', reason, afterMs };
 }
 
 export function deadLetter(core: Core, job: Job, verdict: Verdict & { action: 'dead-letter' }): Verdict {
-  core.emit('parked', { ...eventOf(core, job), reason: verdict.reason, detail: verdict.detail, attempts: verdict.attempts });
+  core.tell('parked', job, { reason: verdict.reason, detail: verdict.detail, attempts: verdict.attempts });
   return verdict;
 }
 
@@ -75,8 +66,14 @@ export function storeTrouble(core: Core, job: Job, error: unknown): Verdict {
 /** The verdict of a copy within a batch: that of the job it follows. */
 export function follow(core: Core, job: Job, leader: Verdict): Verdict {
   if (leader.action !== 'ack') return leader;
-  core.emit('duplicate', { ...eventOf(core, job), kind: 'batch', ageMs: 0 });
+  core.tell('duplicate', job, { kind: 'batch', ageMs: 0 });
   return { ...leader, outcome: 'duplicate' };
+}
+
+/** The verdict of a job behind one that has to be tried again: it must wait too, and a copy of that one comes back with it. */
+export function behind(core: Core, job: Job, blocker: Job, verdict: Verdict = blocker.verdict!): Verdict {
+  const { afterMs } = verdict as Verdict & { action: 'retry' };
+  return job.follows === blocker ? verdict : retry(core, job, 'order', afterMs);
 }
 
 /** The verdict for answers that need no handler; undefined for `claimed` and `busy`. */
@@ -97,7 +94,7 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
         result: answer.result,
         at: settings.world.clock.now() - answer.ageMs,
       });
-      core.emit('duplicate', { ...eventOf(core, job), kind: 'completed', ageMs: answer.ageMs });
+      core.tell('duplicate', job, { kind: 'completed', ageMs: answer.ageMs });
       return { action: 'ack', outcome: 'duplicate', result };
     }
     case 'parked':
@@ -108,7 +105,7 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
         attempts: answer.attempts,
       });
     case 'mismatch': {
-      core.emit('mismatch', eventOf(core, job));
+      core.tell('mismatch', job, {});
       if (settings.onMismatch === 'retry') return retry(core, job, 'mismatch', settings.backoff.maxMs);
       const detail = 'A message with this key and another payload has been received before';
       return deadLetter(core, job, { action: 'dead-letter', reason: 'mismatch', detail, attempts: 0 });
@@ -154,6 +151,10 @@ export function parked(core: Core, job: Job, reason: DeadLetterReason, detail: s
   return { as: 'parked', reason, detail, label: `${core.settings.scope} ${job.message.id}`.slice(0, 256) };
 }
 
+export function endOf({ settings }: Core, { key, token }: Job, ending: Ending): End {
+  return { key, token, retainMs: settings.retentionMs, ...ending };
+}
+
 const firstSettleRetryMs = 50;
 
 /**
@@ -163,14 +164,14 @@ const firstSettleRetryMs = 50;
 export async function conclude(core: Core, job: Job, ending: Ending, verdict: () => Verdict): Promise<Verdict> {
   const { settings } = core;
   const { clock } = settings.world;
-  const end: End = { key: job.key, token: job.token, retainMs: settings.retentionMs, ...ending };
+  const end = endOf(core, job, ending);
   const giveUpAt = clock.now() + settings.leaseMs;
   try {
     for (let waitMs = firstSettleRetryMs; ; waitMs = Math.min(waitMs * 2, 2_000)) {
       try {
         const [settled] = await core.store!.settle([end]);
         if (settled === 'ok') return verdict();
-        core.emit('fenced', { ...eventOf(core, job), attempt: job.answer?.state === 'claimed' ? job.answer.attempt : 0 });
+        core.tell('fenced', job, { attempt: job.answer?.state === 'claimed' ? job.answer.attempt : 0 });
         return retry(core, job, 'fenced', settings.leaseMs / 2);
       } catch (error) {
         const again = clock.now() + waitMs < giveUpAt && (await sleep(clock, waitMs, core.stopped));

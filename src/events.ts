@@ -38,6 +38,16 @@ export interface ReceiverEvents {
 /** Hooks by event name. A hook that throws or rejects changes nothing. */
 export type EventHooks = { readonly [Name in keyof ReceiverEvents]?: (event: ReceiverEvents[Name]) => void };
 
+/** The events of one message. */
+export type MessageEvent = { [Name in keyof ReceiverEvents]: ReceiverEvents[Name] extends EventBase ? Name : never }[keyof ReceiverEvents];
+
+/** Tells an event of one message. What all such events have in common is added only where somebody listens. */
+export type Tell = <Name extends MessageEvent>(
+  name: Name,
+  job: { readonly message: Message; readonly key: Key },
+  details: Omit<ReceiverEvents[Name], keyof EventBase>,
+) => void;
+
 export type Emit = <Name extends keyof ReceiverEvents>(name: Name, event: ReceiverEvents[Name]) => void;
 
 export function emitter(hooks: EventHooks): Emit {
@@ -50,5 +60,11 @@ export function emitter(hooks: EventHooks): Emit {
     } catch {
       // A broken metric must not decide what becomes of a payment.
     }
+  };
+}
+
+export function teller(scope: string, hooks: EventHooks, emit: Emit): Tell {
+  return (name, { message, key }, details) => {
+    if (hooks[name]) emit(name, { scope, message, key: key || undefined, ...details } as never);
   };
 }

@@ -64,14 +64,13 @@ export async function runHandler(
   const context: BaseContext = {
     ...own,
     message: job.message,
-    signal: lease.signal,
+    get signal() {
+      return lease.signal;
+    },
     key: (name) => digest(['downstream', job.key, name], 32),
   };
   const startedAt = clock.now();
-  const stopTimer = clock.after(settings.handlerTimeoutMs, () => {
-    lease.abort(new ReceiverError('handler-timeout', `The handler has been running for ${settings.handlerTimeoutMs} ms`));
-  });
-  lease.signal.addEventListener('abort', stopTimer, { once: true });
+  lease.limit(settings.handlerTimeoutMs);
   try {
     const inside: Running = { owner, key: job.key, outer: running.getStore() };
     const result = await running.run(inside, async () => handler(payload, context));
@@ -80,8 +79,7 @@ export async function runHandler(
     const encoded = await fit('unencodable-result', async () => encodeResult(settings.codec, settings.maxResultBytes, result));
     return { result, encoded, durationMs };
   } finally {
-    stopTimer();
-    lease.signal.removeEventListener('abort', stopTimer);
+    lease.limit(Number.POSITIVE_INFINITY);
   }
 }
 
@@ -89,7 +87,7 @@ export async function runHandler(
 export function failureOf(settings: ReceiverSettings, error: unknown, attempt: number, lease: Lease): Failure {
   if (error instanceof Unfit) return { park: error.reason, detail: error.message, error: error.cause };
   if (error instanceof TerminalError) return { park: 'terminal', detail: describeError(error), error };
-  const aborted = lease.signal.reason instanceof ReceiverError ? lease.signal.reason.code : undefined;
+  const aborted = lease.aborted?.code;
   // A stopping receiver is not the message's fault.
   if (aborted === 'stopped') return { retry: 'stopped', afterMs: 0, counted: false, error };
   if (attempt >= settings.maxAttempts) return { park: 'max-attempts', detail: describeError(error), error };

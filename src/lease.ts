@@ -5,13 +5,17 @@ import type { Hold, Settled } from './store.ts';
 
 /** Two holds on one message that stand and fall together: the claim in the store, and the broker's hold on the delivery. */
 export interface Lease {
-  /** Aborted when either hold is lost, when the handler's time is up, or when the receiver stops. */
+  /** Aborted when either hold is lost, when the handler's time is up, or when the receiver stops. Made only if somebody asks for it. */
   readonly signal: AbortSignal;
+  /** Why the signal is aborted; undefined if it is not. */
+  readonly aborted: ReceiverError | undefined;
   /** True if it is too late to start the handler: a hold is lost, or may have ended without our notice. */
   readonly over: boolean;
   /** What is left of it at least, on this process's clock, in milliseconds. */
   readonly remainingMs: number;
   abort(reason: ReceiverError): void;
+  /** Aborts the signal when a handler that starts now has run for `ms`; `Infinity` takes that back. */
+  limit(ms: number): void;
   /** Ends the keeping alive. What holds there are end by themselves, or have been ended by a settle and a verdict. */
   end(): void;
 }
@@ -60,6 +64,7 @@ export function leases(options: {
     for (const lease of kept) {
       if (clock.now() >= lease.until) lease.lose('The lease ended before it could be extended');
       if (clock.now() >= lease.heldUntil) lease.lose("The broker's hold on the delivery ended before it could be extended");
+      if (clock.now() >= lease.limitedUntil) lease.timeIsUp();
     }
     if (clock.now() >= nextBeatAt) {
       nextBeatAt = clock.now() + beatMs;
@@ -67,7 +72,7 @@ export function leases(options: {
     }
     if (kept.size === 0) return;
     let next = nextBeatAt;
-    for (const lease of kept) if (!lease.lost) next = Math.min(next, lease.deadline);
+    for (const lease of kept) next = Math.min(next, lease.lost ? next : lease.deadline, lease.limitedUntil);
     wakeAt(next);
   }
 
@@ -118,8 +123,11 @@ export function leases(options: {
     readonly of: LeaseOf;
     until: number;
     heldUntil: number;
+    limitedUntil = Number.POSITIVE_INFINITY;
     lost = false;
-    readonly #controller = new AbortController();
+    aborted: ReceiverError | undefined;
+    #limitMs = 0;
+    #controller: AbortController | undefined;
 
     constructor(of: LeaseOf) {
       this.of = of;
@@ -128,6 +136,10 @@ export function leases(options: {
     }
 
     get signal(): AbortSignal {
+      if (!this.#controller) {
+        this.#controller = new AbortController();
+        if (this.aborted) this.#controller.abort(this.aborted);
+      }
       return this.#controller.signal;
     }
 
@@ -151,7 +163,20 @@ export function leases(options: {
     }
 
     abort(reason: ReceiverError): void {
-      this.#controller.abort(reason);
+      if (this.aborted) return;
+      this.aborted = reason;
+      this.#controller?.abort(reason);
+    }
+
+    limit(ms: number): void {
+      this.#limitMs = ms;
+      this.limitedUntil = clock.now() + ms;
+      if (this.limitedUntil < (timer?.at ?? 0)) wakeAt(this.limitedUntil);
+    }
+
+    timeIsUp(): void {
+      this.limitedUntil = Number.POSITIVE_INFINITY;
+      this.abort(new ReceiverError('handler-timeout', `The handler has been running for ${this.#limitMs} ms`));
     }
 
     end(): void {

@@ -1,11 +1,12 @@
 import { sleep } from './clock.ts';
 import {
+  behind,
   type Core,
   conclude,
   deadLetter,
   deliver,
   endingOf,
-  eventOf,
+  endOf,
   follow,
   parked,
   retry,
@@ -34,7 +35,7 @@ type Claimed = Extract<Answer, { state: 'claimed' }>;
  * Also the way of `fenced`, where the handler's resource checks the fence.
  */
 export function leasedWay(core: Core, owner: object): Way {
-  const { settings, emit } = core;
+  const { settings, tell } = core;
   const { clock, random } = settings.world;
   const store = core.store!;
   // A message whose last owner died may be what killed it, so such messages run one at a time, each counted alone.
@@ -52,8 +53,18 @@ export function leasedWay(core: Core, owner: object): Way {
     });
   }
 
+  async function run(lanes: readonly (readonly Job[])[]): Promise<void> {
+    let down: { readonly error: unknown } | undefined;
+    try {
+      await claimAll(lanes.flat());
+    } catch (error) {
+      down = { error };
+    }
+    await Promise.all(lanes.map((lane) => runLane(lane, down)));
+  }
+
   /** Claims what is not known yet, then gives orphaned claims back, to be claimed again one by one when their turn comes. */
-  async function prepare(jobs: readonly Job[]): Promise<void> {
+  async function claimAll(jobs: readonly Job[]): Promise<void> {
     const asking = jobs.filter((job) => !job.preset && !job.follows && !job.answer);
     if (asking.length === 0) return;
     await claim(asking);
@@ -62,31 +73,18 @@ export function leasedWay(core: Core, owner: object): Way {
     await Promise.all(orphans.map(giveBack));
   }
 
-  async function runLane(lane: readonly Job[], answered: Promise<void>): Promise<void> {
-    let protect = true;
-    try {
-      await answered;
-    } catch (error) {
-      if (settings.onStoreDown !== 'run') {
-        for (const job of lane) deliver(job, job.preset ?? storeTrouble(core, job, error));
-        return;
-      }
-      protect = false;
-    }
+  async function runLane(lane: readonly Job[], down: { readonly error: unknown } | undefined): Promise<void> {
     for (const [i, job] of lane.entries()) {
-      const verdict = await verdictOf(job, protect);
-      deliver(job, verdict);
-      if (verdict.action !== 'retry') continue;
-      await Promise.all(lane.slice(i + 1).map((rest) => block(rest, job, verdict)));
+      deliver(job, await verdictOf(job, down));
+      if (job.verdict!.action !== 'retry') continue;
+      await Promise.all(lane.slice(i + 1).map((rest) => block(rest, job)));
       return;
     }
   }
 
-  /** After a job that has to be tried again, the rest of its lane must wait too. */
-  async function block(job: Job, blocker: Job, verdict: Verdict & { action: 'retry' }): Promise<void> {
-    const copy = job.follows === blocker;
+  async function block(job: Job, blocker: Job): Promise<void> {
     if (job.lease) await giveBack(job);
-    deliver(job, copy ? verdict : retry(core, job, 'order', verdict.afterMs));
+    deliver(job, behind(core, job, blocker));
   }
 
   async function giveBack(job: Job): Promise<void> {
@@ -95,10 +93,10 @@ export function leasedWay(core: Core, owner: object): Way {
     job.token = random.token();
   }
 
-  async function verdictOf(job: Job, protect: boolean): Promise<Verdict> {
+  async function verdictOf(job: Job, down: { readonly error: unknown } | undefined): Promise<Verdict> {
     if (job.preset) return job.preset;
     if (job.follows) return follow(core, job, job.follows.verdict!);
-    if (!protect) return runUnprotected(job);
+    if (down && !job.answer) return settings.onStoreDown === 'run' ? runUnprotected(job) : storeTrouble(core, job, down.error);
     try {
       if (job.answer) return await handle(job, job.answer);
       if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
@@ -116,7 +114,7 @@ export function leasedWay(core: Core, owner: object): Way {
   async function handle(job: Job, answer: Answer): Promise<Verdict> {
     const giveUpAt = clock.now() + settings.waitMs;
     for (let pollMs = firstPollMs; answer.state === 'busy'; pollMs = Math.min(pollMs * 2, maxPollMs)) {
-      emit('busy', { ...eventOf(core, job), remainingMs: answer.remainingMs });
+      tell('busy', job, { remainingMs: answer.remainingMs });
       const waitMs = Math.min(pollMs, giveUpAt - clock.now());
       // Its owner may extend the lease, so the duplicate comes back a little later than the lease ends, and not all copies at once.
       const afterMs = Math.round(answer.remainingMs + random.number() * 1_000);
@@ -138,8 +136,8 @@ export function leasedWay(core: Core, owner: object): Way {
     try {
       if (core.stopping.aborted) return await unstarted(job, 'stopped');
       if (lease.over) return await unstarted(job, 'expired');
-      emit('claimed', { ...eventOf(core, job), attempt: claimed.attempt, orphaned: claimed.orphaned });
-      return await run(job, claimed, lease);
+      tell('claimed', job, { attempt: claimed.attempt, orphaned: claimed.orphaned });
+      return await runClaimed(job, claimed, lease);
     } finally {
       core.limiter.leave();
     }
@@ -149,7 +147,7 @@ export function leasedWay(core: Core, owner: object): Way {
     return conclude(core, job, { as: 'released', counted: false }, () => retry(core, job, reason, 0));
   }
 
-  async function run(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Verdict> {
+  async function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Verdict> {
     const own = settings.guarantee === 'fenced' ? { attempt, fence } : { attempt };
     const handled = runHandler(owner, settings, core.handler, job, lease, own).then(
       (done) => completed(job, attempt, done),
@@ -166,9 +164,9 @@ export function leasedWay(core: Core, owner: object): Way {
     core.loose.add(handled);
     void handled.then(async ({ ending }) => {
       core.loose.delete(handled);
-      if (!core.stopped.aborted) await store.settle([endFor(job, ending)]).catch(() => {});
+      if (!core.stopped.aborted) await store.settle([endOf(core, job, ending)]).catch(() => {});
     });
-    const code = (lease.signal.reason as { code?: string }).code;
+    const code = lease.aborted?.code;
     return retry(core, job, code === 'handler-timeout' ? 'timeout' : code === 'stopped' ? 'stopped' : 'fenced', afterMs, { attempt });
   }
 
@@ -177,14 +175,10 @@ export function leasedWay(core: Core, owner: object): Way {
       ending: { as: 'completed', result: encoded },
       verdict: () => {
         core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: clock.now() });
-        emit('completed', { ...eventOf(core, job), attempt, durationMs });
+        tell('completed', job, { attempt, durationMs });
         return { action: 'ack', outcome: 'completed', result };
       },
     };
-  }
-
-  function endFor(job: Job, ending: Ending) {
-    return { key: job.key, token: job.token, retainMs: settings.retentionMs, ...ending };
   }
 
   /** Resolves when the handler has been given up. Leaves no timer and no listener behind once it has ended. */
@@ -210,7 +204,7 @@ export function leasedWay(core: Core, owner: object): Way {
     const lease = core.leases.start({ delivery, source, claimedAt: clock.now() });
     try {
       const { result, durationMs } = await runHandler(owner, settings, core.handler, job, lease, { attempt: 1 });
-      emit('completed', { ...eventOf(core, job), attempt: 1, durationMs });
+      tell('completed', job, { attempt: 1, durationMs });
       return { action: 'ack', outcome: 'completed', result };
     } catch (error) {
       return endingOf(core, job, failureOf(settings, error, 1, lease), 1).verdict();
@@ -220,5 +214,5 @@ export function leasedWay(core: Core, owner: object): Way {
     }
   }
 
-  return { prepare, runLane };
+  return run;
 }

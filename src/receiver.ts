@@ -2,7 +2,7 @@ import { completedCache } from './cache.ts';
 import { sleep, type World } from './clock.ts';
 import type { Core } from './core.ts';
 import { expectNumber, ReceiverError, refuseOption } from './errors.ts';
-import { emitter } from './events.ts';
+import { emitter, teller } from './events.ts';
 import { gate } from './gate.ts';
 import type { Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
 import { type AnyHandler, isInside } from './handler.ts';
@@ -90,6 +90,7 @@ function start(
   const { world, scope, guarantee, leaseMs, retentionMs } = settings;
   const { clock, random } = world;
   const emit = emitter(settings.on);
+  const tell = teller(scope, settings.on, emit);
   const storeGate = gate(world, scope, emit);
   const stopping = new AbortController();
   const stopped = new AbortController();
@@ -99,7 +100,7 @@ function start(
   const core: Core = {
     settings,
     handler,
-    emit,
+    tell,
     gate: storeGate,
     store,
     cache: completedCache(clock, { size: settings.cacheSize, retentionMs }),
@@ -117,17 +118,15 @@ function start(
   async function process(deliveries: readonly Delivery[], source: Source): Promise<Verdict[]> {
     const jobs = jobsOf(deliveries, source, { identify, token: () => random.token() });
     for (const job of jobs) {
-      emit('received', { scope, message: job.message, key: job.key || undefined });
-      if (job.preset?.action === 'dead-letter') emit('parked', { scope, message: job.message, key: undefined, ...job.preset });
+      tell('received', job, {});
+      if (job.preset?.action === 'dead-letter') tell('parked', job, job.preset);
       const known = core.cache.get(job.key, job.fingerprint);
       if (known) job.answer = { state: 'completed', result: known.result, ageMs: clock.now() - known.at };
       if (isInside(self, guarantee === 'transactional' ? undefined : job.key)) {
         throw new ReceiverError('nested', `A handler of ${JSON.stringify(scope)} called its own receiver and would wait for itself`);
       }
     }
-    const answered = way.prepare(jobs);
-    answered.catch(() => {});
-    await Promise.all(lanesOf(jobs).map((lane) => way.runLane(lane, answered)));
+    await way(lanesOf(jobs));
     purgeByTheWay();
     return jobs.map((job) => job.verdict!);
   }

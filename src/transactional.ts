@@ -1,11 +1,12 @@
 import { coalesce } from './coalesce.ts';
 import {
+  behind,
   type Core,
   conclude,
   deadLetter,
   deliver,
   endingOf,
-  eventOf,
+  endOf,
   follow,
   parked,
   retry,
@@ -14,16 +15,18 @@ import {
   verdictFor,
   type Way,
 } from './core.ts';
-import { failureOf, type Handled, runHandler } from './handler.ts';
 import { ReceiverError } from './errors.ts';
+import { failureOf, type Handled, runHandler } from './handler.ts';
 import { askOf, type Job } from './job.ts';
 import { limiter } from './limiter.ts';
 import type { Verdict } from './message.ts';
-import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
+import type { Answer, End, TransactionalStore, Unit } from './store.ts';
+
+type Claimed = Extract<Answer, { state: 'claimed' }>;
 
 /**
  * The transactional way: open a unit of work, record its keys in it as done, run the handlers one after another, each in a savepoint of
- * its own, commit, give verdicts. Lanes that arrive together share a unit, up to `groupSize` messages.
+ * its own, commit, give verdicts. Jobs that arrive together share a unit, up to `groupSize`.
  *
  * A failure undoes only its own savepoint, and is counted in the same transaction. A process that dies takes the count with it,
  * so a message that comes again is claimed and counted beforehand, in a transaction of its own, and runs in a unit of its own.
@@ -35,40 +38,53 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   const suspects = limiter(1);
   core.stopping.addEventListener('abort', () => suspects.close());
 
-  async function runLane(lane: readonly Job[]): Promise<void> {
-    const alone = core.store !== undefined && lane.some(({ delivery }) => delivery.redelivered);
-    const size = alone ? 1 : settings.groupSize;
-    for (let at = 0; at < lane.length; at += size) {
-      const part = lane.slice(at, at + size);
-      const verdicts = alone ? [await runAlone(part[0]!)] : await runTogether(part);
-      for (const [i, job] of part.entries()) deliver(job, verdicts[i]!);
-      const last = verdicts.at(-1)!;
-      if (last.action !== 'retry') continue;
-      for (const job of lane.slice(at + size)) deliver(job, blocked(core, job, part.at(-1)!, last));
-      return;
+  async function run(lanes: readonly (readonly Job[])[]): Promise<void> {
+    const [alone, together] = split(lanes, (lane) => core.store !== undefined && lane.some(({ delivery }) => delivery.redelivered));
+    await Promise.all([runTogether(together.flat()), ...alone.map(runOneByOne)]);
+  }
+
+  async function runTogether(jobs: readonly Job[]): Promise<void> {
+    for (const job of jobs) job.lease = hold(job);
+    const blockers = new Map<string, Job>();
+    for (let at = 0; at < jobs.length; at += settings.groupSize) await runGroup(jobs.slice(at, at + settings.groupSize), blockers);
+  }
+
+  async function runGroup(jobs: readonly Job[], blockers: Map<string, Job>): Promise<void> {
+    const [blocked, free] = split(jobs, ({ lane }) => blockers.has(lane));
+    const verdicts = await inUnit(free);
+    for (const [i, job] of free.entries()) {
+      conclusive(job, verdicts[i]!);
+      if (verdicts[i]!.action === 'retry' && !blockers.has(job.lane)) blockers.set(job.lane, job);
+    }
+    for (const job of blocked) conclusive(job, behind(core, job, blockers.get(job.lane)!));
+  }
+
+  async function runOneByOne(lane: readonly Job[]): Promise<void> {
+    let blocker: Job | undefined;
+    for (const job of lane) {
+      if (blocker) conclusive(job, behind(core, job, blocker));
+      else conclusive(job, await runAlone(job));
+      if (job.verdict!.action === 'retry') blocker ??= job;
     }
   }
 
-  async function runTogether(jobs: readonly Job[]): Promise<Verdict[]> {
-    for (const job of jobs) keepHold(job);
-    try {
-      return await inUnit(jobs);
-    } catch (error) {
-      return jobs.map((job) => storeTrouble(core, job, error));
-    } finally {
-      for (const job of jobs) letGo(job);
-    }
+  function conclusive(job: Job, verdict: Verdict): void {
+    job.lease?.end();
+    job.lease = undefined;
+    deliver(job, verdict);
   }
 
   async function runAlone(job: Job): Promise<Verdict> {
-    if (job.preset || job.follows || job.answer || !job.delivery.redelivered) return (await runTogether([job]))[0]!;
+    if (job.preset || job.follows || job.answer || !job.delivery.redelivered) {
+      job.lease = hold(job);
+      return (await inUnit([job]))[0]!;
+    }
     if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
     try {
       return await runSuspect(job);
     } catch (error) {
       return storeTrouble(core, job, error);
     } finally {
-      letGo(job);
       suspects.leave();
     }
   }
@@ -92,126 +108,133 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     return conclude(core, job, { as: 'released', counted: true }, () => verdict!);
   }
 
+  /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. */
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
-    // What happens in a unit has happened only when it has committed, so what is told and remembered of it waits until then.
-    const afterCommit: (() => void)[] = [];
-    const inside: Core = { ...core, emit: (name, event) => void afterCommit.push(() => core.emit(name, event)) };
+    const work = new UnitOfWork(core, owner);
     try {
-      const verdicts = await core.gate.watch(() => units.unit((unit) => runInUnit(inside, unit, jobs, afterCommit)));
-      for (const tell of afterCommit) tell();
+      const verdicts = await core.gate.watch(() => units.unit((unit) => work.run(unit, jobs)));
+      for (const tell of work.afterCommit) tell();
       return verdicts;
     } catch (error) {
       return jobs.map((job) => job.preset ?? storeTrouble(core, job, error));
     }
   }
 
-  async function runInUnit(core: Core, unit: Unit<unknown>, jobs: readonly Job[], afterCommit: (() => void)[]): Promise<Verdict[]> {
-    const asking = jobs.filter((job) => !job.preset && !job.follows && !job.answer);
-    const answers = new Map<Job, Answer>();
-    if (asking.length > 0) {
-      const recorded = await unit.record(asking.map((job) => askOf(job, settings)));
-      if (recorded.length !== asking.length) throw nonsense('record', asking.length, recorded.length);
-      asking.forEach((job, i) => answers.set(job, recorded[i]!));
-    }
-    const ends: End[] = [];
-    const verdicts = new Map<Job, Verdict>();
-    const blockers = new Map<string, Job>();
-    const own = new Set<string>();
-    for (const job of jobs) {
-      const blocker = blockers.get(job.lane);
-      const answer = job.answer ?? answers.get(job);
-      let verdict: Verdict;
-      if (blocker) {
-        if (answer?.state === 'claimed') ends.push(endFor(job, { as: 'released', counted: false }));
-        verdict = blocked(core, job, blocker, verdicts.get(blocker)!);
-      } else if (job.preset) verdict = job.preset;
-      else if (job.follows) verdict = follow(core, job, verdicts.get(job.follows) ?? job.follows.verdict!);
-      else if (answer!.state === 'claimed') {
-        own.add(job.key);
-        verdict = await useRecord(core, unit, job, answer as Claimed, ends, afterCommit);
-      } else if (answer!.state === 'busy') verdict = retry(core, job, 'busy', Math.round(answer!.remainingMs));
-      // A copy in another lane of this very unit: not known to be done before the unit has committed.
-      else if (own.has(job.key) && answer!.state === 'completed') verdict = retry(core, job, 'busy', 0);
-      else verdict = verdictFor(core, job, answer!)!;
-      verdicts.set(job, verdict);
-      if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
-    }
-    if (ends.length > 0) {
-      const settled = await unit.settle(ends);
-      const refused = settled.findIndex((each) => each !== 'ok');
-      if (refused >= 0 || settled.length !== ends.length) throw nonsense('settle', ends.length, settled.length);
-    }
-    return jobs.map((job) => verdicts.get(job)!);
+  function hold({ delivery, source }: Job) {
+    return core.leases.start({ delivery, source, claimedAt: clock.now() });
   }
 
-  /** Runs the handler in its savepoint. The verdict holds only if the unit commits. */
-  async function useRecord(
-    core: Core,
-    unit: Unit<unknown>,
-    job: Job,
-    { attempt, orphaned }: Claimed,
-    ends: End[],
-    afterCommit: (() => void)[],
-  ): Promise<Verdict> {
+  return run;
+}
+
+/** What happens in one transaction. It has happened only when that has committed, so what is told and remembered of it waits until then. */
+class UnitOfWork {
+  readonly afterCommit: (() => void)[] = [];
+  readonly #core: Core;
+  readonly #owner: object;
+  readonly #ends: End[] = [];
+  readonly #recorded = new Set<string>();
+
+  constructor(core: Core, owner: object) {
+    const { settings, tell } = core;
+    this.#owner = owner;
+    this.#core = {
+      ...core,
+      tell: (name, job, details) => {
+        if (settings.on[name]) this.afterCommit.push(() => tell(name, job, details));
+      },
+    };
+  }
+
+  async run(unit: Unit<unknown>, jobs: readonly Job[]): Promise<Verdict[]> {
+    const asking = jobs.filter((job) => !job.preset && !job.follows && !job.answer);
+    const answers = asking.length > 0 ? await unit.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
+    if (answers.length !== asking.length) throw nonsense('record', asking.length, answers.length);
+    const verdicts: Verdict[] = [];
+    const blockers = new Map<string, Job>();
+    const given = new Map<Job, Verdict>();
+    let next = 0;
+    for (const job of jobs) {
+      const answer = job === asking[next] ? answers[next++]! : job.answer;
+      const blocker = blockers.get(job.lane);
+      const verdict = blocker ? this.#behind(job, answer, blocker, given.get(blocker)!) : await this.#verdictOf(unit, job, answer, given);
+      if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
+      given.set(job, verdict);
+      verdicts.push(verdict);
+    }
+    if (this.#ends.length > 0) {
+      const settled = await unit.settle(this.#ends);
+      if (settled.length !== this.#ends.length || settled.includes('fenced')) throw nonsense('settle', this.#ends.length, settled.length);
+    }
+    return verdicts;
+  }
+
+  #behind(job: Job, answer: Answer | undefined, blocker: Job, verdict: Verdict): Verdict {
+    if (answer?.state === 'claimed') this.#end(job, { as: 'released', counted: false });
+    return behind(this.#core, job, blocker, verdict);
+  }
+
+  async #verdictOf(unit: Unit<unknown>, job: Job, answer: Answer | undefined, given: ReadonlyMap<Job, Verdict>): Promise<Verdict> {
+    const core = this.#core;
+    if (job.preset) return job.preset;
+    if (job.follows) return follow(core, job, given.get(job.follows) ?? job.follows.verdict!);
+    if (answer!.state === 'claimed') return this.#handle(unit, job, answer as Claimed);
+    if (answer!.state === 'busy') return retry(core, job, 'busy', Math.round(answer!.remainingMs));
+    // A copy in another lane of this very unit: not known to be done before the unit has committed.
+    if (answer!.state === 'completed' && this.#recorded.has(job.key)) return retry(core, job, 'busy', 0);
+    return verdictFor(core, job, answer!)!;
+  }
+
+  /** Runs the handler in its savepoint. */
+  async #handle(unit: Unit<unknown>, job: Job, { attempt, orphaned }: Claimed): Promise<Verdict> {
+    const core = this.#core;
+    const { settings } = core;
     const lease = job.lease!;
+    this.#recorded.add(job.key);
     const unfit = unfitClaim(core, job, attempt);
     if (unfit) {
-      ends.push(endFor(job, parked(core, job, unfit.park, unfit.detail)));
+      this.#end(job, parked(core, job, unfit.park, unfit.detail));
       return deadLetter(core, job, { action: 'dead-letter', reason: unfit.park, detail: unfit.detail, attempts: attempt - 1 });
     }
     if (core.stopping.aborted || lease.over) {
-      ends.push(endFor(job, { as: 'released', counted: false }));
+      this.#end(job, { as: 'released', counted: false });
       return retry(core, job, core.stopping.aborted ? 'stopped' : 'expired', 0);
     }
-    core.emit('claimed', { ...eventOf(core, job), attempt, orphaned });
+    core.tell('claimed', job, { attempt, orphaned });
     let failed: { readonly error: unknown } | undefined;
-    let handled: Handled | undefined;
+    let handled: Handled;
     try {
-      handled = await unit.savepoint(async (tx) => {
-        try {
-          return await runHandler(owner, settings, core.handler, job, lease, { attempt, tx });
-        } catch (error) {
+      handled = await unit.savepoint((tx) =>
+        runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx }).catch((error: unknown) => {
           failed = { error };
           throw error;
-        }
-      });
+        }),
+      );
     } catch (error) {
       // Only what the handler itself threw is the handler's failure; a savepoint that fails breaks the unit.
       if (failed?.error !== error) throw error;
       const { ending, verdict } = endingOf(core, job, failureOf(settings, error, attempt, lease), attempt);
-      ends.push(endFor(job, ending));
+      this.#end(job, ending);
       return verdict();
     }
     const { result, encoded, durationMs } = handled;
-    if (encoded !== undefined) ends.push(endFor(job, { as: 'completed', result: encoded }));
-    core.emit('completed', { ...eventOf(core, job), attempt, durationMs });
-    afterCommit.push(() => core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: clock.now() }));
+    if (encoded !== undefined) this.#end(job, { as: 'completed', result: encoded });
+    core.tell('completed', job, { attempt, durationMs });
+    this.afterCommit.push(() => core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: settings.world.clock.now() }));
     return { action: 'ack', outcome: 'completed', result };
   }
 
-  function blocked(core: Core, job: Job, blocker: Job, verdict: Verdict): Verdict {
-    const { afterMs } = verdict as Verdict & { action: 'retry' };
-    return job.follows === blocker ? verdict : retry(core, job, 'order', afterMs);
+  #end(job: Job, ending: Parameters<typeof endOf>[2]): void {
+    this.#ends.push(endOf(this.#core, job, ending));
   }
-
-  function endFor(job: Job, ending: Ending): End {
-    return { key: job.key, token: job.token, retainMs: settings.retentionMs, ...ending };
-  }
-
-  function keepHold(job: Job): void {
-    const { delivery, source } = job;
-    job.lease ??= core.leases.start({ delivery, source, claimedAt: clock.now() });
-  }
-
-  function letGo(job: Job): void {
-    job.lease?.end();
-    job.lease = undefined;
-  }
-
-  return { prepare: async () => {}, runLane };
 }
 
-type Claimed = Extract<Answer, { state: 'claimed' }>;
+function split<T>(items: readonly T[], first: (item: T) => boolean): [T[], T[]] {
+  const yes: T[] = [];
+  const no: T[] = [];
+  for (const item of items) (first(item) ? yes : no).push(item);
+  return [yes, no];
+}
 
 function nonsense(call: string, asked: number, got: number): ReceiverError {
   return new ReceiverError('store', `Expected the store's \`${call}\` to answer ${asked} times with success, got ${got} answers or a refusal`);

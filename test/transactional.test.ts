@@ -96,6 +96,15 @@ describe('the transactional way', () => {
     expect(effects()).toEqual(['a1', 'b1', 'a2', 'a3']);
   });
 
+  it('a copy in the same batch is not acked if the first one failed, and comes back with it', async () => {
+    const { receiver } = transactional(({ id }) => {
+      if (id === 'bad') throw new RetryAfter(7_000);
+    });
+    const verdicts = await receiver.process([delivery('bad'), delivery('bad'), delivery('good'), delivery('good')]);
+    expect(actions(verdicts)).toEqual(['retry failed', 'retry failed', 'ack completed', 'ack duplicate']);
+    expect(verdicts[1]).toMatchObject({ afterMs: 7_000 });
+  });
+
   it('a copy under another ordering key is not acked before the commit', async () => {
     const { receiver, effects } = transactional(charge);
     const copies = [delivery('a', { orderingKey: 'x' }), delivery('a', { orderingKey: 'y' })];
