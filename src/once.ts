@@ -1,4 +1,4 @@
-import { ReceiverError } from './errors.ts';
+import { ReceiverError, refuseOption } from './errors.ts';
 import type { FingerprintOption } from './fingerprint.ts';
 import type { Message, Verdict } from './message.ts';
 import type { CommonOptions } from './options.ts';
@@ -41,7 +41,7 @@ export type OnceWrapper<Args extends readonly any[]> = <Fn extends (...args: Arg
  * A call that fails is forgotten and can be made again, up to `maxAttempts` times; a `TerminalError` is final.
  *
  * @throws from the made function: what `fn` throws; ReceiverError `busy` (still running, `retryAfterMs` says when to come back), `parked`,
- * `mismatch`, `invalid-key`, `store`, `codec`, `claim-lost`, `stopped`, `nested`
+ * `mismatch`, `invalid-key`, `not-canonical`, `store`, `codec`, `claim-lost`, `handler-timeout`, `stopped`, `nested`
  */
 export function once<Args extends any[], Result>(
   options: OnceOptions<Args>,
@@ -49,7 +49,7 @@ export function once<Args extends any[], Result>(
 ): Once<(...args: Args) => Result>;
 export function once<Args extends any[]>(options: OnceOptions<Args>): OnceWrapper<Args>;
 export function once(options: OnceOptions<any[]>, fn?: AnyFunction): unknown {
-  return fn ? wrap(options, fn) : (next: AnyFunction) => wrap(options, next);
+  return fn ? wrap(options, fn) : (next: AnyFunction, context?: ClassMethodDecoratorContext) => wrap(options, next, context);
 }
 
 interface Call {
@@ -57,8 +57,13 @@ interface Call {
   readonly args: readonly unknown[];
 }
 
-function wrap(options: OnceOptions<any[]>, fn: AnyFunction): AnyFunction {
+function wrap(options: OnceOptions<any[]>, fn: AnyFunction, context?: ClassMethodDecoratorContext): AnyFunction {
+  if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
+  // Legacy decorators (`experimentalDecorators`) are given an object first, and middleware of some frameworks an index second.
+  const kind = typeof context === 'object' ? context.kind : 'method';
+  if (typeof fn !== 'function' || kind !== 'method') refuseOption('fn', 'a function, or a method with a standard (TC39) decorator', kind === 'method' ? fn : kind);
   const { key, fingerprint, ...common } = options;
+  if (fingerprint !== undefined && typeof fingerprint !== 'function') refuseOption('fingerprint', 'a function of the arguments', fingerprint);
   const compare: FingerprintOption = fingerprint ? (call) => fingerprint(...(call as Call).args) : false;
   const receiver = createReceiver(
     {
@@ -87,6 +92,7 @@ function resultOf(verdict: Verdict, scope: string): unknown {
     if ('error' in verdict && verdict.error !== undefined) throw verdict.error;
     const { reason, detail } = verdict;
     if (reason === 'invalid-key') throw new ReceiverError('invalid-key', detail);
+    if (reason === 'undecodable') throw new ReceiverError('not-canonical', `The fingerprint of ${name} can't be taken: ${detail}`);
     if (reason === 'mismatch') throw new ReceiverError('mismatch', `${name} was called before with this key and other arguments`);
     throw new ReceiverError('parked', `${name} was given up for this key (${reason}): ${detail}`);
   }
