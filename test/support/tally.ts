@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Reporter, TestModule } from 'vitest/node';
+import type { Reporter, TestCase, TestModule } from 'vitest/node';
 
 /**
  * Writes what `.ci/run` ends with: each skipped test with its reason, then one line of counts. A file that can't be loaded and an error
@@ -29,7 +29,8 @@ function isBroken(module: TestModule): boolean {
   return module.state() === 'failed' && ![...module.children.allTests('failed')].length;
 }
 
-/** What was given to `context.skip(reason)`. */
-function reasonOf(test: { result(): { state: string; note?: string | undefined } }): string | undefined {
-  return test.result().note;
+/** What was given to `context.skip(reason)`, or what the title ends with, as the titles of contract suites do. */
+function reasonOf(test: TestCase): string | undefined {
+  const result = test.result();
+  return (result.state === 'skipped' ? result.note : undefined) ?? /\(skipped: (.+)\)$/.exec(test.name)?.[1];
 }
