@@ -47,7 +47,14 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Stor
   function take(ask: Ask, attempts: number, orphaned: boolean, known = ''): Answer {
     const fence = ++lastFence;
     const record: MemoryRecord = {
-      ...blank, key: ask.key, fingerprint: known || ask.fingerprint, state: 'claimed', token: ask.token, fence, attempts, orphaned,
+      ...blank,
+      key: ask.key,
+      fingerprint: known || ask.fingerprint,
+      state: 'claimed',
+      token: ask.token,
+      fence,
+      attempts,
+      orphaned,
     };
     lease(record, ask.leaseMs, ask.retainMs);
     records.set(ask.key, record);

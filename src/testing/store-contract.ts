@@ -4,12 +4,19 @@ import type { Clause, StoreHarness } from './clauses/kit.ts';
 import { lifetimeClauses } from './clauses/lifetime.ts';
 import { ownershipClauses } from './clauses/ownership.ts';
 import { type TransactionalHarness, unitClauses } from './clauses/unit.ts';
+import { upkeepClauses } from './clauses/upkeep.ts';
 
 export type { Clause, StoreHarness } from './clauses/kit.ts';
 export type { TransactionalHarness } from './clauses/unit.ts';
 
 /** The contract of `DedupStore` and `StoreAdmin`, one clause a test, with the numbers of `src/store.ts`. */
-export const storeClauses: readonly Clause[] = [...claimClauses, ...ownershipClauses, ...lifetimeClauses, ...adminClauses];
+export const storeClauses: readonly Clause[] = [
+  ...claimClauses,
+  ...ownershipClauses,
+  ...lifetimeClauses,
+  ...upkeepClauses,
+  ...adminClauses,
+];
 
 /** The contract of `TransactionalStore`. */
 export const transactionalClauses: readonly Clause<TransactionalHarness>[] = unitClauses;
@@ -52,7 +59,11 @@ export function storeContract(options: ContractOptions<StoreHarness>): void {
 /** Registers the suite for contract 20 to 22. Run `storeContract` as well. */
 export function transactionalStoreContract<Tx>(options: ContractOptions<TransactionalHarness<Tx>>): void {
   // Clauses pass on the transaction that the store gave them, and look at it no further.
-  register(options as unknown as ContractOptions<TransactionalHarness>, transactionalClauses, `${options.name} keeps the transactional contract`);
+  register(
+    options as unknown as ContractOptions<TransactionalHarness>,
+    transactionalClauses,
+    `${options.name} keeps the transactional contract`,
+  );
 }
 
 function register<H extends StoreHarness>(options: ContractOptions<H>, clauses: readonly Clause<H>[], title: string): void {
@@ -75,7 +86,8 @@ export async function runClause<H extends StoreHarness>(clause: Clause<H>, open:
   try {
     const { needs } = clause;
     const there = needs === undefined || (needs === 'admin' ? 'inspect' in harness.store : harness[needs] !== undefined);
-    if (!there) throw new Error(`Clause ${clause.id} needs \`${String(needs)}\`: offer it in the harness, or skip the clause with a reason`);
+    if (!there)
+      throw new Error(`Clause ${clause.id} needs \`${String(needs)}\`: offer it in the harness, or skip the clause with a reason`);
     await clause.run(harness);
   } finally {
     await harness.close?.();
@@ -85,4 +97,3 @@ export async function runClause<H extends StoreHarness>(clause: Clause<H>, open:
 function skipped({ clause }: Skip, id: string): boolean {
   return clause === id || clause === id.split(' ')[0] || clause === /^\d+/.exec(id)?.[0];
 }
-

@@ -37,23 +37,37 @@ describe('the store contract', () => {
 
   it('has clauses with names of their own, and says their sentences', () => {
     const titles: string[] = [];
-    const runner = (it: (name: string) => void) => ({ describe: (_: string, body: () => void) => body(), it: Object.assign(it, { skip: it }) });
-    storeContract({ ...runner((title) => titles.push(title)), name: 'a store', open: () => baseHarness(), skip: [{ clause: '14', reason: 'it is only for a while' }] });
+    const runner = (it: (name: string) => void) => ({
+      describe: (_: string, body: () => void) => body(),
+      it: Object.assign(it, { skip: it }),
+    });
+    storeContract({
+      ...runner((title) => titles.push(title)),
+      name: 'a store',
+      open: () => baseHarness(),
+      skip: [{ clause: '14', reason: 'it is only for a while' }],
+    });
     expect(new Set(titles).size).toBe(storeClauses.length);
-    expect(titles.filter((title) => title.includes('skipped'))).toEqual([expect.stringMatching(/^14a: .* \(skipped: it is only for a while\)$/)]);
+    expect(titles.filter((title) => title.includes('skipped'))).toEqual([
+      expect.stringMatching(/^14a: .* \(skipped: it is only for a while\)$/),
+    ]);
   });
 
   it('refuses to skip what is no clause', () => {
     const it_ = Object.assign(() => {}, { skip: () => {} });
-    const register = () => storeContract({ describe, it: it_, name: 'x', open: () => baseHarness(), skip: [{ clause: '99', reason: 'typo' }] });
+    const register = () =>
+      storeContract({ describe, it: it_, name: 'x', open: () => baseHarness(), skip: [{ clause: '99', reason: 'typo' }] });
     expect(register).toThrow('Expected `skip` to name clauses of the contract, got "99"');
   });
 
   it('fails a clause whose needs the harness does not meet, instead of skipping it', async () => {
     const { store, elapse } = baseHarness();
     const { inspect: _, ...withoutAdmin } = store;
-    expect(await broken(() => ({ store: withoutAdmin, elapse }), storeClauses.filter(({ needs }) => needs))).toEqual(
-      storeClauses.filter(({ needs }) => needs).map(({ id }) => id),
-    );
+    expect(
+      await broken(
+        () => ({ store: withoutAdmin, elapse }),
+        storeClauses.filter(({ needs }) => needs),
+      ),
+    ).toEqual(storeClauses.filter(({ needs }) => needs).map(({ id }) => id));
   });
 });

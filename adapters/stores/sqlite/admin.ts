@@ -4,11 +4,28 @@ import type { Connection, Work } from './connection.ts';
 import { type SqliteDatabase, statements } from './database.ts';
 import { touch } from './leased.ts';
 import { entriesOf, rangeOf } from './recent.ts';
-import { type Corrupt, claimed, decodeKey, encodeKey, nameOf, parked, type RawRow, type Row, readRow, released, type State } from './record.ts';
+import {
+  type Corrupt,
+  claimed,
+  decodeKey,
+  encodeKey,
+  nameOf,
+  parked,
+  type RawRow,
+  type Row,
+  readRow,
+  released,
+  type State,
+} from './record.ts';
 import { expiryBucketMs, type Tables } from './schema.ts';
 import { columns, type Session } from './session.ts';
 
-export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection, session: Session): StoreAdmin & Pick<DedupStore, 'purge'> {
+export function adminVerbs(
+  db: SqliteDatabase,
+  t: Tables,
+  connection: Connection,
+  session: Session,
+): StoreAdmin & Pick<DedupStore, 'purge'> {
   const purgeRecords = db.prepare(
     `delete from ${t.records} where key in (select key from ${t.records}
      where expires_at / ${expiryBucketMs} <= ? and expires_at <= ? and lease_until <= ? order by expires_at / ${expiryBucketMs} limit ?)`,
@@ -19,7 +36,8 @@ export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection
   );
   const count = db.prepare(`select state, count(*) as records from ${t.records} where expires_at > ? group by state`);
 
-  const purgeOld = (now: number, limit: number): number => Number(purgeRecords.run(Math.floor(now / expiryBucketMs), now, now, limit).changes);
+  const purgeOld = (now: number, limit: number): number =>
+    Number(purgeRecords.run(Math.floor(now / expiryBucketMs), now, now, limit).changes);
 
   /** Deletes expired keys of the batches that are not in `records` yet. Answers how many, and what to forget after the commit. */
   function purgeRecent(limit: number): { purged: number; forget: () => void } {
@@ -33,7 +51,8 @@ export function adminVerbs(db: SqliteDatabase, t: Tables, connection: Connection
       const live = batch ? entriesOf(batch).filter(({ key }) => session.recent.find(key)?.id === id) : [];
       const dropped = Math.min(live.length, limit - purged);
       purged += dropped;
-      const left = batch && dropped < live.length ? { ...batch, entries: Buffer.concat(live.slice(dropped).map(({ bytes }) => bytes)) } : undefined;
+      const left =
+        batch && dropped < live.length ? { ...batch, entries: Buffer.concat(live.slice(dropped).map(({ bytes }) => bytes)) } : undefined;
       session.trimRecent(id, left?.entries);
       changes.push(() => {
         session.recent.drop(id);
@@ -122,6 +141,13 @@ function readable(key: Key, row: Row | Corrupt): Row {
 
 function viewOf(key: Key, row: Row, now: number): RecordView {
   const { attempts, fence, reason, detail, label } = row;
-  const shown = { key, state: nameOf(row.state), attempts, fence, ageMs: Math.max(0, now - row.writtenAt), remainingMs: row.expiresAt - now };
+  const shown = {
+    key,
+    state: nameOf(row.state),
+    attempts,
+    fence,
+    ageMs: Math.max(0, now - row.writtenAt),
+    remainingMs: row.expiresAt - now,
+  };
   return row.state === parked ? { ...shown, reason: reason ?? '', detail: detail ?? '', label: label ?? '' } : shown;
 }

@@ -40,7 +40,9 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
       } catch (cause) {
         if (!isBusy(cause)) throw storeError('a transaction was begun', cause);
         if (clock.now() >= deadline) {
-          throw new ReceiverError('store', `Expected SQLite's write lock within ${lockTimeoutMs} ms, but other connections held it`, { cause });
+          throw new ReceiverError('store', `Expected SQLite's write lock within ${lockTimeoutMs} ms, but other connections held it`, {
+            cause,
+          });
         }
         // Short and random, and no longer for those who have waited long: all have the same chance.
         await sleep(clock, 0.5 + random.number() * Math.min(2 ** tries, 8));
@@ -75,7 +77,10 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
   async function exclusive<R>(work: (deadline: number) => Promise<R>): Promise<R> {
     const deadline = clock.now() + lockTimeoutMs;
     if (!(await queue.enter(lockTimeoutMs))) {
-      throw new ReceiverError('store', `Expected this SQLite connection to be free within ${lockTimeoutMs} ms, but other work held it. A handler that calls its own store waits for itself`);
+      throw new ReceiverError(
+        'store',
+        `Expected this SQLite connection to be free within ${lockTimeoutMs} ms, but other work held it. A handler that calls its own store waits for itself`,
+      );
     }
     try {
       return await work(deadline);

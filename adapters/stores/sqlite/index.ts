@@ -36,7 +36,10 @@ export interface SqliteStoreOptions {
  *
  * Makes its tables at once. @throws ReceiverError `store` if the file can't be used, `invalid-option`
  */
-export function sqliteStore<Db extends SqliteDatabase>(db: Db, options: SqliteStoreOptions = {}): DedupStore & TransactionalStore<Db> & StoreAdmin {
+export function sqliteStore<Db extends SqliteDatabase>(
+  db: Db,
+  options: SqliteStoreOptions = {},
+): DedupStore & TransactionalStore<Db> & StoreAdmin {
   const { lockTimeoutMs = 5_000, durability = 'full', world = realWorld, now = world.clock.wall } = options;
   const tables = tableNames(options.tablePrefix ?? 'idempotent_');
   expectNumber('lockTimeoutMs', lockTimeoutMs, { atLeast: 0, atMost: 600_000 });

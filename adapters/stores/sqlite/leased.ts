@@ -79,6 +79,17 @@ export function touch(row: Row, now: number, leaseMs: number, retainMs: number):
 }
 
 const blank: Row = {
-  state: claimed, fingerprint: new Uint8Array(0), token: '', fence: 0, attempts: 0, orphaned: false, leaseUntil: 0, writtenAt: 0,
-  expiresAt: 0, result: null, reason: null, detail: null, label: null,
+  state: claimed,
+  fingerprint: new Uint8Array(0),
+  token: '',
+  fence: 0,
+  attempts: 0,
+  orphaned: false,
+  leaseUntil: 0,
+  writtenAt: 0,
+  expiresAt: 0,
+  result: null,
+  reason: null,
+  detail: null,
+  label: null,
 };

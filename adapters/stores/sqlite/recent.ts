@@ -90,7 +90,10 @@ export function recentIndex(): RecentIndex {
 /** A row of `recent` as a batch. @throws ReceiverError `store`: nobody can tell which keys a broken one held, so nothing is answered */
 export function readBatch(row: { id: number; written_at: number; expires_at: number; entries: Uint8Array }): Batch {
   if (row.entries.length % entryBytes !== 0 || !(row.expires_at >= row.written_at)) {
-    throw new ReceiverError('store', `Expected batch ${row.id} of the recent keys to be entries of ${entryBytes} bytes, got ${row.entries.length} bytes: the file is corrupt`);
+    throw new ReceiverError(
+      'store',
+      `Expected batch ${row.id} of the recent keys to be entries of ${entryBytes} bytes, got ${row.entries.length} bytes: the file is corrupt`,
+    );
   }
   return { id: row.id, writtenAt: row.written_at, expiresAt: row.expires_at, entries: view(row.entries) };
 }
@@ -116,17 +119,23 @@ export function entryOf({ entries }: Pick<Batch, 'entries'>, key: Buffer): { fin
 
 export function readEntry({ entries }: Pick<Batch, 'entries'>, at: number): { fingerprint: Uint8Array; fence: number } {
   const fingerprint = entries.subarray(at + keyBytes, at + 40);
-  return { fingerprint: fingerprint.equals(noFingerprint) ? fingerprint.subarray(0, 0) : fingerprint, fence: entries.readUIntBE(at + 42, 6) };
+  return {
+    fingerprint: fingerprint.equals(noFingerprint) ? fingerprint.subarray(0, 0) : fingerprint,
+    fence: entries.readUIntBE(at + 42, 6),
+  };
 }
 
 const noFingerprint = Buffer.alloc(16);
 
 /** The entries of keys that are completed, in one buffer: decoded in one go, which is ten times cheaper than one by one. */
-export function writeEntries(list: readonly { readonly ask: { readonly key: Key; readonly fingerprint: string }; readonly fence: number }[]): Buffer {
+export function writeEntries(
+  list: readonly { readonly ask: { readonly key: Key; readonly fingerprint: string }; readonly fence: number }[],
+): Buffer {
   let text = '';
   for (const { ask } of list) text += `${ask.key}${ask.fingerprint === '' ? blank : ask.fingerprint}AAAAAAAAAA`;
   const entries = Buffer.from(text, 'base64url');
-  if (entries.length !== list.length * entryBytes) throw new ReceiverError('invalid-key', 'Expected every fingerprint to be empty or 22 characters of base64url');
+  if (entries.length !== list.length * entryBytes)
+    throw new ReceiverError('invalid-key', 'Expected every fingerprint to be empty or 22 characters of base64url');
   let at = 42;
   for (const { fence } of list) {
     entries[at - 2] = 0;

@@ -69,13 +69,26 @@ export function decodeFingerprint(fingerprint: Fingerprint): Uint8Array {
 export function readRow(raw: RawRow): Row | Corrupt {
   const { state, fingerprint, token, fence, attempts } = raw;
   if (!(state >= 1 && state <= 4)) return { corrupt: `Expected a state from 1 to 4, got ${state}` };
-  if (fingerprint.length !== 0 && fingerprint.length !== 16) return { corrupt: `Expected 0 or 16 bytes of fingerprint, got ${fingerprint.length}` };
+  if (fingerprint.length !== 0 && fingerprint.length !== 16)
+    return { corrupt: `Expected 0 or 16 bytes of fingerprint, got ${fingerprint.length}` };
   if (!(fence > 0 && attempts >= 0)) return { corrupt: `Expected fence and attempts not to be negative, got ${fence} and ${attempts}` };
-  if (!(raw.expires_at >= raw.lease_until && raw.expires_at >= raw.written_at)) return { corrupt: 'Expected the record to outlive its lease' };
+  if (!(raw.expires_at >= raw.lease_until && raw.expires_at >= raw.written_at))
+    return { corrupt: 'Expected the record to outlive its lease' };
   if (state === parked && (raw.reason === null || raw.detail === null)) return { corrupt: 'Expected a reason for being parked, got none' };
   return {
-    state: state as State, fingerprint, token, fence, attempts, orphaned: raw.orphaned !== 0, leaseUntil: raw.lease_until,
-    writtenAt: raw.written_at, expiresAt: raw.expires_at, result: raw.result, reason: raw.reason, detail: raw.detail, label: raw.label,
+    state: state as State,
+    fingerprint,
+    token,
+    fence,
+    attempts,
+    orphaned: raw.orphaned !== 0,
+    leaseUntil: raw.lease_until,
+    writtenAt: raw.written_at,
+    expiresAt: raw.expires_at,
+    result: raw.result,
+    reason: raw.reason,
+    detail: raw.detail,
+    label: raw.label,
   };
 }
 

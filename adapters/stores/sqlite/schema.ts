@@ -54,7 +54,11 @@ const ddl = (t: Tables): string => `
  * Sets the connection up and makes the tables where they are missing. Safe when many processes do it at once. Blocks this process for
  * `lockTimeoutMs` at most. @throws ReceiverError `store` if the file can't be used
  */
-export function prepareDatabase(db: SqliteDatabase, tables: Tables, options: { durability: 'full' | 'normal'; lockTimeoutMs: number }): void {
+export function prepareDatabase(
+  db: SqliteDatabase,
+  tables: Tables,
+  options: { durability: 'full' | 'normal'; lockTimeoutMs: number },
+): void {
   if (inTransaction(db)) throw new ReceiverError('store', 'Expected the SQLite connection to be idle, got one with an open transaction');
   try {
     db.exec(`pragma busy_timeout = ${Math.round(options.lockTimeoutMs)}`);
@@ -95,7 +99,10 @@ function hasTables(db: SqliteDatabase, tables: Tables): boolean {
   const found = find.all(...names).map((row) => (row as { name: string }).name);
   if (found.length === 0) return false;
   if (found.length === names.length) return true;
-  throw new ReceiverError('store', `Expected all or none of the tables ${names.join(', ')} in the SQLite file, got only ${found.join(', ')}: is it a table of your own? Choose another \`tablePrefix\``);
+  throw new ReceiverError(
+    'store',
+    `Expected all or none of the tables ${names.join(', ')} in the SQLite file, got only ${found.join(', ')}: is it a table of your own? Choose another \`tablePrefix\``,
+  );
 }
 
 function checkVersion(db: SqliteDatabase, tables: Tables): void {
@@ -104,13 +111,18 @@ function checkVersion(db: SqliteDatabase, tables: Tables): void {
     meta = db.prepare(`select format, version from ${tables.meta} where id = 1`).get() as typeof meta;
   } catch (cause) {
     if (isBusy(cause)) throw cause;
-    throw new ReceiverError('store', `Expected table ${tables.meta} to be the store's, got another one. Choose another \`tablePrefix\``, { cause });
+    throw new ReceiverError('store', `Expected table ${tables.meta} to be the store's, got another one. Choose another \`tablePrefix\``, {
+      cause,
+    });
   }
   if (meta?.format !== 'idempotent-receiver') {
     throw new ReceiverError('store', `Expected table ${tables.meta} to be the store's, got format ${JSON.stringify(meta?.format)}`);
   }
   if (meta.version !== schemaVersion) {
-    throw new ReceiverError('store', `Expected schema version ${schemaVersion} in table ${tables.meta}, got ${meta.version}: another version of idempotent-receiver made this file`);
+    throw new ReceiverError(
+      'store',
+      `Expected schema version ${schemaVersion} in table ${tables.meta}, got ${meta.version}: another version of idempotent-receiver made this file`,
+    );
   }
 }
 

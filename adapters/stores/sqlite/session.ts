@@ -62,8 +62,20 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
 
   function put(bytes: Uint8Array, row: Row): void {
     upsert.run(
-      bytes, row.fingerprint, row.state, row.token, row.fence, row.attempts, row.orphaned ? 1 : 0, row.leaseUntil, row.writtenAt,
-      row.expiresAt, row.result, row.reason, row.detail, row.label,
+      bytes,
+      row.fingerprint,
+      row.state,
+      row.token,
+      row.fence,
+      row.attempts,
+      row.orphaned ? 1 : 0,
+      row.leaseUntil,
+      row.writtenAt,
+      row.expiresAt,
+      row.result,
+      row.reason,
+      row.detail,
+      row.label,
     );
   }
 
@@ -74,7 +86,8 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
 
     load() {
       const meta = readMeta.get() as { fence: number; merges: number; merged: string } | undefined;
-      if (!meta || meta.fence < seen) throw new ReceiverError('store', 'Expected the last fence in the SQLite file not to go back: was the file replaced or emptied?');
+      if (!meta || meta.fence < seen)
+        throw new ReceiverError('store', 'Expected the last fence in the SQLite file not to go back: was the file replaced or emptied?');
       savedFence = meta.fence;
       // Fences that a rolled back unit has shown to its handlers are not used again.
       fence = Math.max(fence, savedFence);
@@ -160,8 +173,19 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
 /** An entry of a batch as the record that it stands for. */
 function recentRow(batch: Batch, entry: { fingerprint: Uint8Array; fence: number }): Row {
   return {
-    state: completed, fingerprint: view(entry.fingerprint), token: '', fence: entry.fence, attempts: 1, orphaned: false, leaseUntil: 0,
-    writtenAt: batch.writtenAt, expiresAt: batch.expiresAt, result: null, reason: null, detail: null, label: null,
+    state: completed,
+    fingerprint: view(entry.fingerprint),
+    token: '',
+    fence: entry.fence,
+    attempts: 1,
+    orphaned: false,
+    leaseUntil: 0,
+    writtenAt: batch.writtenAt,
+    expiresAt: batch.expiresAt,
+    result: null,
+    reason: null,
+    detail: null,
+    label: null,
   };
 }
 
@@ -169,5 +193,8 @@ function readMerged(text: string): number[] {
   const merged: unknown = JSON.parse(text);
   if (Array.isArray(merged) && merged.length === 0) return Array.from({ length: ranges }, () => 0);
   if (Array.isArray(merged) && merged.length === ranges && merged.every(Number.isSafeInteger)) return merged;
-  throw new ReceiverError('store', 'Expected the merge state of the recent keys to be a list of numbers, got something else: the file is corrupt');
+  throw new ReceiverError(
+    'store',
+    'Expected the merge state of the recent keys to be a list of numbers, got something else: the file is corrupt',
+  );
 }

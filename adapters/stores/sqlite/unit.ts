@@ -10,7 +10,12 @@ import type { Session } from './session.ts';
 const mergeAbove = 65_536;
 
 /** The transactional way: one write transaction for a batch of messages, a savepoint for each. */
-export function transactionalUnit<Db extends SqliteDatabase>(db: Db, t: Tables, connection: Connection, session: Session): TransactionalStore<Db>['unit'] {
+export function transactionalUnit<Db extends SqliteDatabase>(
+  db: Db,
+  t: Tables,
+  connection: Connection,
+  session: Session,
+): TransactionalStore<Db>['unit'] {
   const savepoint = db.prepare('savepoint idempotent_message');
   const release = db.prepare('release idempotent_message');
   const undo = db.prepare('rollback to idempotent_message');
@@ -39,14 +44,19 @@ export function transactionalUnit<Db extends SqliteDatabase>(db: Db, t: Tables, 
     let running = false;
 
     function check(): void {
-      if (ended) throw new ReceiverError('store', 'Expected the unit to be open, but it has ended: a handler did not wait for all it started');
+      if (ended)
+        throw new ReceiverError('store', 'Expected the unit to be open, but it has ended: a handler did not wait for all it started');
       if (broken) throw broken;
       if (!inTransaction(db)) throw breaks(undefined);
     }
 
     /** The transaction is not the one that was begun: nothing of it may be taken for done. */
     function breaks(cause: unknown): ReceiverError {
-      broken ??= new ReceiverError('store', "Expected the unit's transaction to stay open: a handler ran BEGIN, COMMIT or ROLLBACK on `tx`, or SQLite rolled back", { cause });
+      broken ??= new ReceiverError(
+        'store',
+        "Expected the unit's transaction to stay open: a handler ran BEGIN, COMMIT or ROLLBACK on `tx`, or SQLite rolled back",
+        { cause },
+      );
       return broken;
     }
 

@@ -16,7 +16,8 @@ export const adminClauses: readonly Clause[] = [
         assert.ok(view, `a ${state} record`);
         assert.deepEqual([view.key, view.state, view.attempts], [keyOf(state), state, 1]);
         assert.ok(view.fence > 0 && view.ageMs >= 0 && view.remainingMs > 0 && view.remainingMs <= retainMs);
-        if (state === 'parked') assert.deepEqual([view.reason, view.detail, view.label], ['max-attempts', 'Error: 7 of 7', 'billing/order-1']);
+        if (state === 'parked')
+          assert.deepEqual([view.reason, view.detail, view.label], ['max-attempts', 'Error: 7 of 7', 'billing/order-1']);
         assert.equal(JSON.stringify(view).includes('owner'), false, 'the token is secret');
       }
       await harness.elapse(retainMs + 1 + (harness.precisionMs ?? 0));
@@ -99,7 +100,12 @@ export const adminClauses: readonly Clause[] = [
       const { stats } = adminOf(harness.store);
       assert.deepEqual(await stats(), { claimed: 0, released: 0, completed: 0, parked: 0 });
       let n = 0;
-      for (const [state, count] of [['claimed', 4], ['released', 3], ['completed', 2], ['parked', 1]] as const) {
+      for (const [state, count] of [
+        ['claimed', 4],
+        ['released', 3],
+        ['completed', 2],
+        ['parked', 1],
+      ] as const) {
         for (let i = 0; i < count; i++) await states[state](harness, `record ${n++}`);
       }
       assert.deepEqual({ ...(await stats()) }, { claimed: 4, released: 3, completed: 2, parked: 1 });

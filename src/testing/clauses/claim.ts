@@ -1,6 +1,23 @@
 import assert from 'node:assert/strict';
 import type { Answer } from '../../store.ts';
-import { asCompleted, ask, asParked, asReleased, asUncounted, type Clause, claimed, expectAbout, expectState, fingerprintOf, keyOf, leaseMs, retainMs, single, stateNames, states } from './kit.ts';
+import {
+  asCompleted,
+  ask,
+  asParked,
+  asReleased,
+  asUncounted,
+  type Clause,
+  claimed,
+  expectAbout,
+  expectState,
+  fingerprintOf,
+  keyOf,
+  leaseMs,
+  retainMs,
+  single,
+  stateNames,
+  states,
+} from './kit.ts';
 
 /** Contract 1 to 4: asking for keys. */
 export const claimClauses: readonly Clause[] = [
@@ -13,11 +30,25 @@ export const claimClauses: readonly Clause[] = [
       await states.parked(harness, 'parked');
       await states.claimed(harness, 'held');
       const answers = await store.claim([ask('done', 'x'), ask('new-1', 'x'), ask('held', 'x'), ask('parked', 'x'), ask('new-2', 'x')]);
-      assert.deepEqual(answers.map((answer) => answer.state), ['completed', 'claimed', 'busy', 'parked', 'claimed']);
-      const holds = [{ key: keyOf('new-1'), token: 'x', leaseMs }, { key: keyOf('none'), token: 'x', leaseMs }, { key: keyOf('new-2'), token: 'x', leaseMs }];
+      assert.deepEqual(
+        answers.map((answer) => answer.state),
+        ['completed', 'claimed', 'busy', 'parked', 'claimed'],
+      );
+      const holds = [
+        { key: keyOf('new-1'), token: 'x', leaseMs },
+        { key: keyOf('none'), token: 'x', leaseMs },
+        { key: keyOf('new-2'), token: 'x', leaseMs },
+      ];
       assert.deepEqual(await store.extend(holds), ['ok', 'fenced', 'ok']);
       const end = { token: 'x', retainMs, ...asCompleted };
-      assert.deepEqual(await store.settle([{ key: keyOf('none'), ...end }, { key: keyOf('new-2'), ...end }, { key: keyOf('held'), ...end }]), ['fenced', 'ok', 'fenced']);
+      assert.deepEqual(
+        await store.settle([
+          { key: keyOf('none'), ...end },
+          { key: keyOf('new-2'), ...end },
+          { key: keyOf('held'), ...end },
+        ]),
+        ['fenced', 'ok', 'fenced'],
+      );
     },
   },
   {
@@ -25,10 +56,19 @@ export const claimClauses: readonly Clause[] = [
     says: 'of two asks for one key in one call, the second meets the claim of the first',
     async run({ store }) {
       const answers = await store.claim([ask('a', 'first'), ask('b', 'other'), ask('a', 'second'), ask('a', 'first')]);
-      assert.deepEqual(answers.map((answer) => answer.state), ['claimed', 'claimed', 'busy', 'claimed']);
+      assert.deepEqual(
+        answers.map((answer) => answer.state),
+        ['claimed', 'claimed', 'busy', 'claimed'],
+      );
       assert.deepEqual(answers[3], answers[0], 'the same token again is the same claim');
       const end = { key: keyOf('a'), token: 'first', retainMs };
-      assert.deepEqual(await store.settle([{ ...end, ...asReleased }, { ...end, ...asCompleted }]), ['ok', 'fenced']);
+      assert.deepEqual(
+        await store.settle([
+          { ...end, ...asReleased },
+          { ...end, ...asCompleted },
+        ]),
+        ['ok', 'fenced'],
+      );
       assert.equal(claimed(await single(store).claim('a', 'third')).attempt, 2);
     },
   },
@@ -49,7 +89,11 @@ export const claimClauses: readonly Clause[] = [
       const fences = (await store.claim(asks)).map((answer) => claimed(answer).fence);
       assert.equal(new Set(fences).size >= 1, true);
       assert.ok((await store.extend(asks)).every((answer) => answer === 'ok'));
-      assert.ok((await store.settle(asks.map(({ key, token }, i) => ({ key, token, retainMs, as: 'completed', result: `r${i}` })))).every((answer) => answer === 'ok'));
+      assert.ok(
+        (await store.settle(asks.map(({ key, token }, i) => ({ key, token, retainMs, as: 'completed', result: `r${i}` })))).every(
+          (answer) => answer === 'ok',
+        ),
+      );
       const again = await store.claim(asks.map((each) => ({ ...each, token: 'again' })));
       again.forEach((answer, i) => assert.equal(answer.state === 'completed' && answer.result, `r${i}`));
     },
@@ -63,7 +107,11 @@ export const claimClauses: readonly Clause[] = [
       const all = await Promise.all(
         clients.map((client, c) => Promise.all(names.map(async (name) => (await client.claim([ask(name, `client-${c}`)]))[0]!))),
       );
-      for (const [index, name] of names.entries()) expectOneWinner(all.map((answers) => answers[index]!), name);
+      for (const [index, name] of names.entries())
+        expectOneWinner(
+          all.map((answers) => answers[index]!),
+          name,
+        );
     },
   },
   {
@@ -79,7 +127,11 @@ export const claimClauses: readonly Clause[] = [
           return new Map(names.map((name, i) => [name, answers[i]!]));
         }),
       );
-      for (let name = 0; name < size; name++) expectOneWinner(all.map((answers) => answers.get(name)!), `key ${name}`);
+      for (let name = 0; name < size; name++)
+        expectOneWinner(
+          all.map((answers) => answers.get(name)!),
+          `key ${name}`,
+        );
     },
   },
   {
@@ -118,7 +170,15 @@ export const claimClauses: readonly Clause[] = [
     says: 'results and reasons come back as they went in: NUL, emoji, escapes, quotes, 100 kB',
     async run({ store }) {
       const { claim, settle } = single(store);
-      const texts = ['a\u0000b', '👩‍👩‍👧‍👦 é é', '"\\ud800" \\u0000', `'; drop table records; -- $1 ? %s {} []`, '\r\n\t\u2028', 'x'.repeat(100_000), '€'.repeat(30_000)];
+      const texts = [
+        'a\u0000b',
+        '👩‍👩‍👧‍👦 é é',
+        '"\\ud800" \\u0000',
+        `'; drop table records; -- $1 ? %s {} []`,
+        '\r\n\t\u2028',
+        'x'.repeat(100_000),
+        '€'.repeat(30_000),
+      ];
       for (const [i, text] of texts.entries()) {
         await claim(`done-${i}`, 'owner');
         assert.equal(await settle(`done-${i}`, 'owner', { as: 'completed', result: text }), 'ok');
@@ -127,26 +187,32 @@ export const claimClauses: readonly Clause[] = [
         await claim(`parked-${i}`, 'owner');
         assert.equal(await settle(`parked-${i}`, 'owner', { as: 'parked', reason: text, detail: text, label: text }), 'ok');
         const parked = await claim(`parked-${i}`, 'x');
-        assert.equal(parked.state === 'parked' && parked.reason === text && parked.detail === text, true, `reason ${JSON.stringify(text.slice(0, 40))}`);
+        assert.equal(
+          parked.state === 'parked' && parked.reason === text && parked.detail === text,
+          true,
+          `reason ${JSON.stringify(text.slice(0, 40))}`,
+        );
       }
     },
   },
-  ...stateNames.map((state): Clause => ({
-    id: `4a ${state}`,
-    says: 'the same key with another fingerprint is a mismatch, and changes nothing',
-    async run(harness) {
-      const { claim, settle } = single(harness.store);
-      await states[state](harness, 'a');
-      for (const token of ['owner', 'other']) {
-        expectState(await claim('a', token, { fingerprint: fingerprintOf('another payload') }), 'mismatch', `asked by ${token}`);
-      }
-      const expected = { claimed: 'busy', orphaned: 'claimed', released: 'claimed', completed: 'completed', parked: 'parked' } as const;
-      const answer: Answer = await claim('a', 'second');
-      expectState(answer, expected[state], 'the right payload afterwards');
-      if (answer.state === 'claimed') assert.equal(answer.attempt, 2, 'a mismatch is no attempt');
-      if (state === 'claimed') assert.equal(await settle('a', 'owner', asCompleted), 'ok', 'the owner is still the owner');
-    },
-  })),
+  ...stateNames.map(
+    (state): Clause => ({
+      id: `4a ${state}`,
+      says: 'the same key with another fingerprint is a mismatch, and changes nothing',
+      async run(harness) {
+        const { claim, settle } = single(harness.store);
+        await states[state](harness, 'a');
+        for (const token of ['owner', 'other']) {
+          expectState(await claim('a', token, { fingerprint: fingerprintOf('another payload') }), 'mismatch', `asked by ${token}`);
+        }
+        const expected = { claimed: 'busy', orphaned: 'claimed', released: 'claimed', completed: 'completed', parked: 'parked' } as const;
+        const answer: Answer = await claim('a', 'second');
+        expectState(answer, expected[state], 'the right payload afterwards');
+        if (answer.state === 'claimed') assert.equal(answer.attempt, 2, 'a mismatch is no attempt');
+        if (state === 'claimed') assert.equal(await settle('a', 'owner', asCompleted), 'ok', 'the owner is still the owner');
+      },
+    }),
+  ),
   {
     id: '4b',
     says: 'fingerprints are compared only where both are not empty',

@@ -79,14 +79,19 @@ export function expectState(answer: Answer | undefined, state: Answer['state'], 
 
 /** `got` is `expected`, or less by as much as the store's clock may have moved. */
 export function expectAbout(got: number, expected: number, { precisionMs = 0 }: StoreHarness, what: string): void {
-  assert.ok(got <= expected + precisionMs && got >= expected - precisionMs, `expected ${what} of ${expected} ms, within ${precisionMs}, got ${got}`);
+  assert.ok(
+    got <= expected + precisionMs && got >= expected - precisionMs,
+    `expected ${what} of ${expected} ms, within ${precisionMs}, got ${got}`,
+  );
 }
 
 /** The admin verbs; the suite has checked that they are there. */
 export const adminOf = (store: Partial<StoreAdmin>): StoreAdmin => store as StoreAdmin;
 
 /** Brings a new key into a state. Its token is `owner`. */
-export const states: Readonly<Record<'claimed' | 'orphaned' | 'released' | 'completed' | 'parked', (harness: StoreHarness, name: string) => Promise<void>>> = {
+export const states: Readonly<
+  Record<'claimed' | 'orphaned' | 'released' | 'completed' | 'parked', (harness: StoreHarness, name: string) => Promise<void>>
+> = {
   async claimed({ store }, name) {
     claimed(await single(store).claim(name, 'owner'));
   },

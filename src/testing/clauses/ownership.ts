@@ -1,8 +1,28 @@
 import assert from 'node:assert/strict';
 import type { Ending } from '../../store.ts';
-import { adminOf, asCompleted, asParked, asReleased, asUncounted, type Clause, claimed, expectAbout, expectState, keyOf, leaseMs, retainMs, single, type StoreHarness, states } from './kit.ts';
+import {
+  adminOf,
+  asCompleted,
+  asParked,
+  asReleased,
+  asUncounted,
+  type Clause,
+  claimed,
+  expectAbout,
+  expectState,
+  keyOf,
+  leaseMs,
+  retainMs,
+  type StoreHarness,
+  single,
+  states,
+} from './kit.ts';
 
-const endings: readonly (readonly [string, Ending])[] = [['completed', asCompleted], ['released', asReleased], ['parked', asParked]];
+const endings: readonly (readonly [string, Ending])[] = [
+  ['completed', asCompleted],
+  ['released', asReleased],
+  ['parked', asParked],
+];
 
 /** Contract 5 to 8: who owns a claim, and who does no more. */
 export const ownershipClauses: readonly Clause[] = [
@@ -56,7 +76,11 @@ export const ownershipClauses: readonly Clause[] = [
     },
   },
   { id: '6a', says: 'the fence grows with each claim of a key', run: (harness) => fenceGrows(harness, async () => {}) },
-  { id: '6b', says: 'the fence grows after the record has expired', run: (harness) => fenceGrows(harness, () => harness.elapse(retainMs + 1 + (harness.precisionMs ?? 0))) },
+  {
+    id: '6b',
+    says: 'the fence grows after the record has expired',
+    run: (harness) => fenceGrows(harness, () => harness.elapse(retainMs + 1 + (harness.precisionMs ?? 0))),
+  },
   {
     id: '6c',
     says: 'the fence grows after the record was purged',
@@ -92,26 +116,28 @@ export const ownershipClauses: readonly Clause[] = [
       assert.equal(await settle('a', 'new owner', { as: 'completed', result: 'of the new owner' }), 'ok');
     },
   },
-  ...endings.map(([name, ending]): Clause => ({
-    id: `7b ${name}`,
-    says: 'a stale token is fenced when its successor has settled, and the result stays',
-    async run(harness) {
-      const { claim, settle, extend } = single(harness.store);
-      await states.orphaned(harness, 'a');
-      claimed(await claim('a', 'successor'));
-      const final: Ending = ending.as === 'completed' ? { as: 'completed', result: 'mine' } : ending;
-      assert.equal(await settle('a', 'successor', final), 'ok');
-      for (const [verb, late] of [...endings, ['uncounted', asUncounted] as const]) {
-        assert.equal(await settle('a', 'owner', late.as === 'completed' ? { ...late, result: 'stale' } : late), 'fenced', verb);
-      }
-      assert.equal(await extend('a', 'owner'), 'fenced');
-      const answer = await claim('a', 'other');
-      expectState(answer, name === 'released' ? 'claimed' : (name as 'completed' | 'parked'));
-      if (answer.state === 'completed') assert.equal(answer.result, 'mine');
-      if (answer.state === 'parked') assert.equal(answer.attempts, 2);
-      if (answer.state === 'claimed') assert.equal(answer.attempt, 3);
-    },
-  })),
+  ...endings.map(
+    ([name, ending]): Clause => ({
+      id: `7b ${name}`,
+      says: 'a stale token is fenced when its successor has settled, and the result stays',
+      async run(harness) {
+        const { claim, settle, extend } = single(harness.store);
+        await states.orphaned(harness, 'a');
+        claimed(await claim('a', 'successor'));
+        const final: Ending = ending.as === 'completed' ? { as: 'completed', result: 'mine' } : ending;
+        assert.equal(await settle('a', 'successor', final), 'ok');
+        for (const [verb, late] of [...endings, ['uncounted', asUncounted] as const]) {
+          assert.equal(await settle('a', 'owner', late.as === 'completed' ? { ...late, result: 'stale' } : late), 'fenced', verb);
+        }
+        assert.equal(await extend('a', 'owner'), 'fenced');
+        const answer = await claim('a', 'other');
+        expectState(answer, name === 'released' ? 'claimed' : (name as 'completed' | 'parked'));
+        if (answer.state === 'completed') assert.equal(answer.result, 'mine');
+        if (answer.state === 'parked') assert.equal(answer.attempts, 2);
+        if (answer.state === 'claimed') assert.equal(answer.attempt, 3);
+      },
+    }),
+  ),
   {
     id: '7c',
     says: 'a token for an unknown key is fenced, and makes no record',
@@ -122,19 +148,22 @@ export const ownershipClauses: readonly Clause[] = [
       assert.equal(claimed(await claim('a', 'owner')).attempt, 1);
     },
   },
-  ...endings.map(([name, ending]): Clause => ({
-    id: `7d ${name}`,
-    says: 'a claim that has ended can be neither extended nor ended in another way',
-    async run({ store }) {
-      const { claim, settle, extend } = single(store);
-      claimed(await claim('a', 'owner'));
-      assert.equal(await settle('a', 'owner', ending), 'ok');
-      assert.equal(await extend('a', 'owner'), 'fenced');
-      for (const [other, late] of endings) if (other !== name) assert.equal(await settle('a', 'owner', late), 'fenced', `${name}, then ${other}`);
-      const answer = await claim('a', 'other');
-      expectState(answer, name === 'released' ? 'claimed' : (name as 'completed' | 'parked'));
-    },
-  })),
+  ...endings.map(
+    ([name, ending]): Clause => ({
+      id: `7d ${name}`,
+      says: 'a claim that has ended can be neither extended nor ended in another way',
+      async run({ store }) {
+        const { claim, settle, extend } = single(store);
+        claimed(await claim('a', 'owner'));
+        assert.equal(await settle('a', 'owner', ending), 'ok');
+        assert.equal(await extend('a', 'owner'), 'fenced');
+        for (const [other, late] of endings)
+          if (other !== name) assert.equal(await settle('a', 'owner', late), 'fenced', `${name}, then ${other}`);
+        const answer = await claim('a', 'other');
+        expectState(answer, name === 'released' ? 'claimed' : (name as 'completed' | 'parked'));
+      },
+    }),
+  ),
   {
     id: '8a',
     says: 'a claim that is sent again by its token is answered as before, and is no further attempt',

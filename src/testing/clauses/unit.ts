@@ -1,6 +1,22 @@
 import assert from 'node:assert/strict';
 import type { Answer, Ask, DedupStore, Ending, TransactionalStore, Unit } from '../../store.ts';
-import { asCompleted, ask, asParked, asReleased, asUncounted, type Clause, claimed, expectState, fingerprintOf, keyOf, leaseMs, retainMs, single, type StoreHarness, states } from './kit.ts';
+import {
+  asCompleted,
+  ask,
+  asParked,
+  asReleased,
+  asUncounted,
+  type Clause,
+  claimed,
+  expectState,
+  fingerprintOf,
+  keyOf,
+  leaseMs,
+  retainMs,
+  type StoreHarness,
+  single,
+  states,
+} from './kit.ts';
 
 /** What the test of a transactional store gives to each clause. */
 export interface TransactionalHarness<Tx = unknown> extends StoreHarness {
@@ -28,7 +44,10 @@ export const unitClauses: readonly UnitClause[] = [
     async run(harness) {
       const { store } = harness;
       const result = await store.unit(async (unit) => {
-        assert.deepEqual((await unit.record([ask('a', 't'), ask('b', 't')])).map((answer) => claimed(answer).attempt), [1, 1]);
+        assert.deepEqual(
+          (await unit.record([ask('a', 't'), ask('b', 't')])).map((answer) => claimed(answer).attempt),
+          [1, 1],
+        );
         await effect(harness, unit, 'a');
         await effect(harness, unit, 'b');
         return 'what work returned';
@@ -61,7 +80,11 @@ export const unitClauses: readonly UnitClause[] = [
       const failure = new Error('handler failed');
       await harness.store.unit(async (unit) => {
         await unit.record([ask(0, 't'), ask(1, 't'), ask(2, 't')]);
-        assert.equal(await unit.savepoint(async (tx) => (await harness.write(tx, 'zero'), 'returned')), 'returned');
+        const returned = await unit.savepoint(async (tx) => {
+          await harness.write(tx, 'zero');
+          return 'returned';
+        });
+        assert.equal(returned, 'returned');
         const failed = unit.savepoint(async (tx) => {
           await harness.write(tx, 'one');
           await harness.write(tx, 'one and a half');
@@ -84,11 +107,19 @@ export const unitClauses: readonly UnitClause[] = [
     async run({ store }) {
       await store.unit(async (unit) => {
         await unit.record(['result', 'released', 'uncounted', 'parked', 'plain', 'twice'].map((name) => ask(name, 't')));
-        const ends = [end('result', { as: 'completed', result: 'kept' }), end('released', asReleased), end('uncounted', asUncounted), end('parked', asParked)];
+        const ends = [
+          end('result', { as: 'completed', result: 'kept' }),
+          end('released', asReleased),
+          end('uncounted', asUncounted),
+          end('parked', asParked),
+        ];
         assert.deepEqual(await unit.settle(ends), ['ok', 'ok', 'ok', 'ok']);
         assert.deepEqual(await unit.settle([end('uncounted', asUncounted), end('twice', { as: 'completed', result: 'r' })]), ['ok', 'ok']);
         assert.deepEqual(await unit.settle([end('twice', asReleased)]), ['ok']);
-        assert.deepEqual(await unit.settle([{ ...end('plain', asReleased), token: 'other' }, end('unknown', asCompleted)]), ['fenced', 'fenced']);
+        assert.deepEqual(await unit.settle([{ ...end('plain', asReleased), token: 'other' }, end('unknown', asCompleted)]), [
+          'fenced',
+          'fenced',
+        ]);
       });
       const { claim } = single(store);
       const result = await claim('result', 'x');
@@ -112,8 +143,18 @@ export const unitClauses: readonly UnitClause[] = [
         await unit.record(names.map((name) => ask(name, 't'))),
         await unit.record(names.slice(0, 4).map((name) => ask(name, 'u', { fingerprint: fingerprintOf('another') }))),
       ]);
-      assert.deepEqual(answers.map((answer) => answer.state), ['busy', 'claimed', 'completed', 'parked', 'claimed', 'claimed']);
-      assert.deepEqual(answers.filter((answer) => answer.state === 'claimed').map(({ attempt, orphaned }) => [attempt, orphaned]), [[2, false], [2, true], [1, false]]);
+      assert.deepEqual(
+        answers.map((answer) => answer.state),
+        ['busy', 'claimed', 'completed', 'parked', 'claimed', 'claimed'],
+      );
+      assert.deepEqual(
+        answers.filter((answer) => answer.state === 'claimed').map(({ attempt, orphaned }) => [attempt, orphaned]),
+        [
+          [2, false],
+          [2, true],
+          [1, false],
+        ],
+      );
       assert.ok(mismatches.every((answer) => answer.state === 'mismatch'));
       assert.equal(await single(store).settle('claimed', 'owner', asCompleted), 'ok', 'the owner is still the owner');
       assert.equal(await single(store).settle('orphaned', 'owner', asReleased), 'fenced', 'its lease had ended, and the unit took it');
@@ -130,7 +171,10 @@ export const unitClauses: readonly UnitClause[] = [
         await unit.settle([end('a', asReleased)]);
         return [...first, ...second, ...(await unit.record([ask('a', 'w')]))];
       });
-      assert.deepEqual(answers.map((answer) => answer.state), ['claimed', 'busy', 'claimed', 'busy', 'claimed']);
+      assert.deepEqual(
+        answers.map((answer) => answer.state),
+        ['claimed', 'busy', 'claimed', 'busy', 'claimed'],
+      );
       assert.deepEqual(answers[2], answers[0]);
       assert.equal(claimed(answers[4]).attempt, 2);
       expectState(await single(store).claim('a', 'x'), 'completed');
@@ -171,7 +215,9 @@ export const unitClauses: readonly UnitClause[] = [
           } else await handler;
         }
       });
-      const expected = Array.from({ length: 500 }, (_, i) => i).filter((i) => i % 3 !== 0).map((i) => `effect ${i}`);
+      const expected = Array.from({ length: 500 }, (_, i) => i)
+        .filter((i) => i % 3 !== 0)
+        .map((i) => `effect ${i}`);
       assert.deepEqual([...(await harness.read())].sort(), expected.sort());
       const answers = await harness.store.claim(Array.from({ length: 500 }, (_, i) => ask(i, 'x')));
       answers.forEach((answer, i) => expectState(answer, i % 3 === 0 ? 'claimed' : 'completed', `message ${i}`));
@@ -242,7 +288,8 @@ export const unitClauses: readonly UnitClause[] = [
           ),
         );
         const answers = results.map((result) => (result.status === 'fulfilled' ? result.value : 'failed')).sort();
-        const expected = outcome === 'commits' ? ['claimed', 'completed', 'completed', 'completed'] : ['claimed', 'completed', 'completed', 'failed'];
+        const expected =
+          outcome === 'commits' ? ['claimed', 'completed', 'completed', 'completed'] : ['claimed', 'completed', 'completed', 'failed'];
         assert.deepEqual(answers, expected, outcome);
         assert.equal((await harness.read()).filter((text) => text.startsWith(outcome)).length, 1, `one effect when the first ${outcome}`);
       }
@@ -259,7 +306,10 @@ export const unitClauses: readonly UnitClause[] = [
         assert.deepEqual(await harness.read(), [], 'effects');
         const other = (await harness.another?.()) ?? harness.store;
         waiting = single(other).claim('a', 'x');
-        const early = await Promise.race([waiting.then(({ state }) => state), new Promise<string>((resolve) => setImmediate(resolve, 'waits'))]);
+        const early = await Promise.race([
+          waiting.then(({ state }) => state),
+          new Promise<string>((resolve) => setImmediate(resolve, 'waits')),
+        ]);
         assert.ok(early === 'waits' || early === 'busy', `expected a claim to wait for the unit, or busy, got ${early}`);
       });
       const answer = await waiting!;

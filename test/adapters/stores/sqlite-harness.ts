@@ -79,7 +79,11 @@ export function sqliteHarness(open: Open): TransactionalHarness<SqliteDatabase> 
       outside.prepare('update idempotent_records set state = 9 where key = ?').run(Buffer.from(key, 'base64url'));
     },
     write: (tx, text) => void tx.prepare('insert into effects values (?)').run(text),
-    read: async () => outside.prepare('select text from effects').all().map((row) => (row as { text: string }).text),
+    read: async () =>
+      outside
+        .prepare('select text from effects')
+        .all()
+        .map((row) => (row as { text: string }).text),
     failCommit,
     close() {
       for (const each of opened) each.close();
