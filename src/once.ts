@@ -21,8 +21,8 @@ type AnyFunction = (...args: any[]) => unknown;
 /** A function that runs once per key, with the same arguments and `this`. */
 export type Once<Fn extends AnyFunction> = (this: ThisParameterType<Fn>, ...args: Parameters<Fn>) => Promise<Awaited<ReturnType<Fn>>>;
 
-/** Wraps a function, as middleware or as a standard (TC39) method decorator. */
-export type OnceWrapper<Args extends readonly any[]> = <Fn extends (...args: Args & any[]) => unknown>(
+/** Wraps a function, as middleware or as a standard (TC39) method decorator. It may have more parameters than the key is made of. */
+export type OnceWrapper<Args extends readonly any[]> = <Fn extends (...args: [...Args, ...any[]]) => unknown>(
   next: Fn,
   context?: ClassMethodDecoratorContext,
 ) => Once<Fn>;
@@ -43,10 +43,10 @@ export type OnceWrapper<Args extends readonly any[]> = <Fn extends (...args: Arg
  * @throws from the made function: what `fn` throws; ReceiverError `busy` (still running, `retryAfterMs` says when to come back), `parked`,
  * `mismatch`, `invalid-key`, `not-canonical`, `store`, `codec`, `claim-lost`, `handler-timeout`, `stopped`, `nested`
  */
-export function once<Args extends any[], Result>(
+export function once<Args extends any[], Result, This = unknown>(
   options: OnceOptions<Args>,
-  fn: (...args: Args) => Result,
-): Once<(...args: Args) => Result>;
+  fn: (this: This, ...args: Args) => Result,
+): Once<(this: This, ...args: Args) => Result>;
 export function once<Args extends any[]>(options: OnceOptions<Args>): OnceWrapper<Args>;
 export function once(options: OnceOptions<any[]>, fn?: AnyFunction): unknown {
   return fn ? wrap(options, fn) : (next: AnyFunction, context?: ClassMethodDecoratorContext) => wrap(options, next, context);
@@ -61,9 +61,11 @@ function wrap(options: OnceOptions<any[]>, fn: AnyFunction, context?: ClassMetho
   if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
   // Legacy decorators (`experimentalDecorators`) are given an object first, and middleware of some frameworks an index second.
   const kind = typeof context === 'object' ? context.kind : 'method';
-  if (typeof fn !== 'function' || kind !== 'method') refuseOption('fn', 'a function, or a method with a standard (TC39) decorator', kind === 'method' ? fn : kind);
+  if (typeof fn !== 'function' || kind !== 'method')
+    refuseOption('fn', 'a function, or a method with a standard (TC39) decorator', kind === 'method' ? fn : kind);
   const { key, fingerprint, ...common } = options;
-  if (fingerprint !== undefined && typeof fingerprint !== 'function') refuseOption('fingerprint', 'a function of the arguments', fingerprint);
+  if (fingerprint !== undefined && typeof fingerprint !== 'function')
+    refuseOption('fingerprint', 'a function of the arguments', fingerprint);
   const compare: FingerprintOption = fingerprint ? (call) => fingerprint(...(call as Call).args) : false;
   const receiver = createReceiver(
     {
@@ -101,10 +103,16 @@ function resultOf(verdict: Verdict, scope: string): unknown {
     case 'busy':
       throw new ReceiverError('busy', `${name} is running for this key in another worker`, { retryAfterMs });
     case 'store':
-      throw new ReceiverError('store', `${name} can't reach its store, or doesn't know what has become of a write`, { cause: error, retryAfterMs });
+      throw new ReceiverError('store', `${name} can't reach its store, or doesn't know what has become of a write`, {
+        cause: error,
+        retryAfterMs,
+      });
     case 'fenced':
     case 'expired':
-      throw new ReceiverError('claim-lost', `${name} lost its claim while it ran; another worker may have taken over`, { cause: error, retryAfterMs });
+      throw new ReceiverError('claim-lost', `${name} lost its claim while it ran; another worker may have taken over`, {
+        cause: error,
+        retryAfterMs,
+      });
     case 'stopped':
       throw new ReceiverError('stopped', `${name} has been stopped`, { retryAfterMs });
     case 'timeout':

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../adapters/stores/memory.ts';
-import { once, RetryAfter, ReceiverError, TerminalError } from '../src/index.ts';
+import { once, type ReceiverError, RetryAfter, TerminalError } from '../src/index.ts';
 import type { OnceOptions } from '../src/once.ts';
 import type { DedupStore } from '../src/store.ts';
 import { type VirtualWorld, virtualWorld } from '../src/testing/virtual-world.ts';
@@ -49,19 +49,22 @@ describe('the first call', () => {
 });
 
 describe('later calls', () => {
-  it.each([[undefined], [null], [0], [''], [false], [[]], [{ receipt: { id: 7, lines: [{ a: null }] } }]])('get %j, the result of the first one', async (result) => {
-    const { options, real, world } = stand();
-    let runs = 0;
-    const charge = once(options, () => {
-      runs++;
-      return result;
-    });
-    expect(await charge({ id: 'a' })).toStrictEqual(result);
-    expect(await charge({ id: 'a' })).toStrictEqual(result);
-    const inAnotherProcess = once(stand({}, { real, world }).options, () => expect.fail('must not run'));
-    expect(await inAnotherProcess({ id: 'a' })).toStrictEqual(result);
-    expect(runs).toBe(1);
-  });
+  it.each([[undefined], [null], [0], [''], [false], [[]], [{ receipt: { id: 7, lines: [{ a: null }] } }]])(
+    'get %j, the result of the first one',
+    async (result) => {
+      const { options, real, world } = stand();
+      let runs = 0;
+      const charge = once(options, () => {
+        runs++;
+        return result;
+      });
+      expect(await charge({ id: 'a' })).toStrictEqual(result);
+      expect(await charge({ id: 'a' })).toStrictEqual(result);
+      const inAnotherProcess = once(stand({}, { real, world }).options, () => expect.fail('must not run'));
+      expect(await inAnotherProcess({ id: 'a' })).toStrictEqual(result);
+      expect(runs).toBe(1);
+    },
+  );
 
   it('get a copy of their own, which they may change', async () => {
     const { options } = stand();
@@ -222,12 +225,15 @@ describe('a function that fails', () => {
     expect(world.timers).toBe(0);
   });
 
-  it.each([['text'], [undefined], [null], [Object.create(null)], [new RetryAfter(5_000)]])('throws what it threw, whatever that is', async (thrown) => {
-    const { options } = stand();
-    const charge = once(options, () => Promise.reject(thrown));
-    const seen = await charge({ id: 'a' }).catch((error: unknown) => ({ error }));
-    expect((seen as { error: unknown }).error).toBe(thrown);
-  });
+  it.each([['text'], [undefined], [null], [Object.create(null)], [new RetryAfter(5_000)]])(
+    'throws what it threw, whatever that is',
+    async (thrown) => {
+      const { options } = stand();
+      const charge = once(options, () => Promise.reject(thrown));
+      const seen = await charge({ id: 'a' }).catch((error: unknown) => ({ error }));
+      expect((seen as { error: unknown }).error).toBe(thrown);
+    },
+  );
 
   it('is given up after `maxAttempts`: the last call still throws its own error, the next ones say `parked` and why', async () => {
     const { options, real, world } = stand({ maxAttempts: 3 });
@@ -327,7 +333,11 @@ describe('the fingerprint', () => {
 });
 
 describe('a call without a usable key', () => {
-  it.each([['', 'not empty'], [7, 'a string, got 7'], [undefined, 'a string, got undefined']])('is refused: %j', async (id, text) => {
+  it.each([
+    ['', 'not empty'],
+    [7, 'a string, got 7'],
+    [undefined, 'a string, got undefined'],
+  ])('is refused: %j', async (id, text) => {
     const { options, calls } = stand();
     await expect(once(options, () => 1)({ id: id as string })).rejects.toEqual(code('invalid-key', text));
     expect(calls).toEqual([]);
@@ -386,8 +396,9 @@ describe('a function that calls itself', () => {
 
   it('with another key runs', async () => {
     const { options } = stand();
-    const charge: (order: Order) => Promise<string> = once(options, async (order): Promise<string> =>
-      order.id === 'aaa' ? 'end' : `${order.id} ${await charge({ id: `${order.id}a` })}`,
+    const charge: (order: Order) => Promise<string> = once(
+      options,
+      async (order): Promise<string> => (order.id === 'aaa' ? 'end' : `${order.id} ${await charge({ id: `${order.id}a` })}`),
     );
     expect(await charge({ id: 'a' })).toBe('a aa end');
   });
@@ -411,7 +422,9 @@ describe('as middleware', () => {
 
   it('may be given more by `map` and the like', async () => {
     const { options } = stand();
-    const [first] = [(order: Order) => order.id].map(once(options) as (next: (order: Order) => string) => (order: Order) => Promise<string>);
+    const [first] = [(order: Order) => order.id].map(
+      once(options) as (next: (order: Order) => string) => (order: Order) => Promise<string>,
+    );
     expect(await first!({ id: 'a' })).toBe('a');
   });
 });
@@ -451,7 +464,10 @@ describe('as a standard method decorator', () => {
     const { options } = stand();
     const decorate = once(options) as unknown as (value: unknown, context?: unknown) => unknown;
     const refused = (got: string) =>
-      expect.objectContaining({ code: 'invalid-option', message: `Expected \`fn\` to be a function, or a method with a standard (TC39) decorator, got ${got}` });
+      expect.objectContaining({
+        code: 'invalid-option',
+        message: `Expected \`fn\` to be a function, or a method with a standard (TC39) decorator, got ${got}`,
+      });
     expect(() => decorate(undefined, { kind: 'field' })).toThrow(refused('`"field"` (string)'));
     expect(() => decorate(Till, { kind: 'class' })).toThrow(refused('`"class"` (string)'));
     expect(() => decorate(() => 1, { kind: 'getter' })).toThrow(refused('`"getter"` (string)'));
@@ -473,6 +489,8 @@ describe('options', () => {
   });
 
   it('themselves are an object', () => {
-    expect(() => once(undefined as never, () => 1)).toThrow(code('invalid-option', 'Expected `options` to be an object, got `undefined` (undefined)'));
+    expect(() => once(undefined as never, () => 1)).toThrow(
+      code('invalid-option', 'Expected `options` to be an object, got `undefined` (undefined)'),
+    );
   });
 });
