@@ -72,7 +72,10 @@ export class RetryAfter extends Error {
  */
 export function describeError(error: unknown): string {
   const text = error instanceof Error ? textOf(() => `${error.name}: ${error.message}`) : textOf(() => String(error));
-  return text.slice(0, 500).replace(/[\s\p{Cc}]+/gu, ' ').toWellFormed();
+  return text
+    .slice(0, 500)
+    .replace(/[\s\p{Cc}]+/gu, ' ')
+    .toWellFormed();
 }
 
 /** A value as shown to people in an error. Never throws: JSON text can make objects that `String` can't convert. */
@@ -91,7 +94,10 @@ function textOf(make: () => string): string {
 
 /** Throws `invalid-option` in the one form that all options share. */
 export function refuseOption(name: string, expected: string, got: unknown): never {
-  throw new ReceiverError('invalid-option', `Expected \`${name}\` to be ${expected}, got \`${show(got)}\` (${got === null ? 'null' : typeof got})`);
+  throw new ReceiverError(
+    'invalid-option',
+    `Expected \`${name}\` to be ${expected}, got \`${show(got)}\` (${got === null ? 'null' : typeof got})`,
+  );
 }
 
 /** Checks a number option. `Infinity` passes only where `atMost` is left out and `integer` is not true. */
@@ -102,7 +108,8 @@ export function expectNumber(
 ): number {
   const { atLeast, atMost = Number.POSITIVE_INFINITY, integer } = limits;
   const inRange = typeof value === 'number' && value >= atLeast && value <= atMost;
-  if (inRange && (!integer || Number.isSafeInteger(value) || (integer === 'or Infinity' && value === Number.POSITIVE_INFINITY))) return value;
+  if (inRange && (!integer || Number.isSafeInteger(value) || (integer === 'or Infinity' && value === Number.POSITIVE_INFINITY)))
+    return value;
   const kind = integer ? 'a whole number' : 'a number';
   const range = limits.atMost === undefined ? `of ${atLeast} or more` : `from ${atLeast} to ${atMost}`;
   return refuseOption(name, `${kind} ${range}${integer === 'or Infinity' ? ', or Infinity' : ''}`, value);

@@ -28,7 +28,9 @@ export function fingerprinter(option: FingerprintOption): (payload: unknown, mes
   if (typeof option === 'function') return (payload, message) => fingerprintOf(option(payload, message));
   const omit: readonly unknown[] | undefined = option?.omit;
   if (!Array.isArray(omit)) return refuseOption('fingerprint', '`{ omit: [paths] }`, a function or false', option);
-  const paths = omit.map((path) => (typeof path === 'string' && path !== '' ? path.split('.') : refuseOption('fingerprint.omit', 'member paths', path)));
+  const paths = omit.map((path) =>
+    typeof path === 'string' && path !== '' ? path.split('.') : refuseOption('fingerprint.omit', 'member paths', path),
+  );
   return (payload) => fingerprintOf(paths.reduce(without, payload));
 }
 

@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { encodeResult } from './codec.ts';
 import { digest } from './digest.ts';
 import { describeError, ReceiverError, RetryAfter, TerminalError } from './errors.ts';
 import type { BaseContext } from './guarantee.ts';
@@ -6,7 +7,6 @@ import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import type { DeadLetterReason, RetryReason } from './message.ts';
 import type { ReceiverSettings } from './options.ts';
-import { encodeResult } from './codec.ts';
 import { validate } from './schema.ts';
 
 /** The user's handler, its types checked at `createReceiver`. */

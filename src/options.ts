@@ -137,7 +137,8 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
   const { decode = decodeJson, schema, results = false } = options;
   if (typeof decode !== 'function') refuseOption('decode', 'a function', decode);
   // Schemas of older libraries have no such member, and would fail on every message.
-  if (schema !== undefined && typeof schema?.['~standard']?.validate !== 'function') refuseOption('schema', 'a Standard Schema, such as one of zod 4', schema);
+  if (schema !== undefined && typeof schema?.['~standard']?.validate !== 'function')
+    refuseOption('schema', 'a Standard Schema, such as one of zod 4', schema);
   if (typeof results !== 'boolean') refuseOption('results', 'true or false', results);
   return {
     ...common,
@@ -166,7 +167,10 @@ export function isTransactionalStore(store: unknown): store is TransactionalStor
 
 /** What a store can promise, the best first. */
 function offersOf(store: unknown): Guarantee[] {
-  return [...(isTransactionalStore(store) ? (['transactional'] as const) : []), ...(isDedupStore(store) ? (['leased', 'fenced'] as const) : [])];
+  return [
+    ...(isTransactionalStore(store) ? (['transactional'] as const) : []),
+    ...(isDedupStore(store) ? (['leased', 'fenced'] as const) : []),
+  ];
 }
 
 function hasMethods(value: unknown, names: readonly string[]): boolean {

@@ -113,7 +113,7 @@ describe('values that JavaScript has and JSON has not', () => {
 
   it('refuses nesting that would overflow the stack, by name', () => {
     expect(() => canonicalJson(JSON.parse('['.repeat(100_000) + ']'.repeat(100_000)))).toThrow(notCanonical('nesting deeper than 500'));
-    expect(() => canonicalJson(JSON.parse('{"a":'.repeat(600) + '1' + '}'.repeat(600)))).toThrow(notCanonical('nesting deeper than 500'));
+    expect(() => canonicalJson(JSON.parse(`${'{"a":'.repeat(600)}1${'}'.repeat(600)}`))).toThrow(notCanonical('nesting deeper than 500'));
     const endless = { toJSON: (): unknown => endless };
     expect(() => canonicalJson(endless)).toThrow(notCanonical('nesting deeper than 500'));
   });

@@ -73,7 +73,9 @@ describe('encodeResult', () => {
   it('refuses a codec that gives no text', () => {
     const bytes = { encode: () => new Uint8Array(1), decode: () => 1 } as unknown as Codec;
     expect(() => encodeResult(bytes, 100, 1)).toThrow(codecError('Expected the codec to return a string, got object'));
-    expect(() => encodeResult(jsonCodec, 100, { toJSON: () => undefined })).toThrow(codecError('Expected the codec to return a string, got undefined'));
+    expect(() => encodeResult(jsonCodec, 100, { toJSON: () => undefined })).toThrow(
+      codecError('Expected the codec to return a string, got undefined'),
+    );
   });
 
   it('keeps what the codec threw as the cause, whatever it is', () => {

@@ -84,7 +84,9 @@ describe('refused options', () => {
     [[1, 2], '`1,2` (object)'],
     [Object.create(null), '`a value that has no text` (object)'],
   ])('are shown with their type: %#', (got, shown) => {
-    expect(() => refuseOption('name', 'something else', got)).toThrow(invalidOption(`Expected \`name\` to be something else, got ${shown}`));
+    expect(() => refuseOption('name', 'something else', got)).toThrow(
+      invalidOption(`Expected \`name\` to be something else, got ${shown}`),
+    );
   });
 
   it('are shown on one line', () => {

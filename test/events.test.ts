@@ -3,7 +3,19 @@ import { type EventHooks, emitter, type ReceiverEvents } from '../src/events.ts'
 import { actions, delivery, stand } from './support/stand.ts';
 
 const event: ReceiverEvents['received'] = { scope: 'test', message: { id: 'm', body: '', headers: {} }, key: undefined };
-const names = ['received', 'claimed', 'duplicate', 'busy', 'completed', 'released', 'parked', 'fenced', 'mismatch', 'storeDown', 'storeUp'] as const;
+const names = [
+  'received',
+  'claimed',
+  'duplicate',
+  'busy',
+  'completed',
+  'released',
+  'parked',
+  'fenced',
+  'mismatch',
+  'storeDown',
+  'storeUp',
+] as const;
 
 /** The same hook for every event. */
 const everywhere = (hook: () => unknown) => Object.fromEntries(names.map((name) => [name, hook])) as EventHooks;
@@ -62,7 +74,9 @@ describe('a receiver whose hooks are all broken', () => {
     await process(delivery('poison'));
     await process({ message: { id: 'no key', body: '{}', headers: {} } });
     const payload = { id: 'c' };
-    await store.claim([{ key: receiver.keyOf(delivery('c', { payload }).message), fingerprint: '', token: 'other', leaseMs: 100, retainMs: 1_000 }]);
+    await store.claim([
+      { key: receiver.keyOf(delivery('c', { payload }).message), fingerprint: '', token: 'other', leaseMs: 100, retainMs: 1_000 },
+    ]);
     await process(delivery('c'));
     faults.broken.claim = 'before';
     await process(delivery('d'));
@@ -78,8 +92,17 @@ describe('a receiver whose hooks are all broken', () => {
   ])('gives the same verdicts as one without hooks: they %s', async (_, hook) => {
     const without = await scenario({});
     expect(without.seen).toEqual([
-      'ack completed', 'ack duplicate', 'ack completed', 'ack duplicate', 'dead-letter mismatch', 'retry failed', 'dead-letter max-attempts',
-      'dead-letter invalid-key', 'retry busy', 'retry store', 'ack completed',
+      'ack completed',
+      'ack duplicate',
+      'ack completed',
+      'ack duplicate',
+      'dead-letter mismatch',
+      'retry failed',
+      'dead-letter max-attempts',
+      'dead-letter invalid-key',
+      'retry busy',
+      'retry store',
+      'ack completed',
     ]);
     expect(await scenario(everywhere(hook))).toEqual(without);
   });

@@ -37,8 +37,32 @@ describe('the fingerprint of a payload', () => {
 
   it('differs for values that look the same and have another type', () => {
     const values = [
-      1, '1', true, 'true', null, 'null', undefined, 'undefined', [], {}, '', '{}', '[]', [null], ['1'], [1], { a: 1 }, '{"a":1}', { a: '1' },
-      bytes(''), bytes('1'), bytes('{"a":1}'), bytes('"1"'), bytes('undefined'), bytes('4:json;1:1;'), bytes('9:undefined;'),
+      1,
+      '1',
+      true,
+      'true',
+      null,
+      'null',
+      undefined,
+      'undefined',
+      [],
+      {},
+      '',
+      '{}',
+      '[]',
+      [null],
+      ['1'],
+      [1],
+      { a: 1 },
+      '{"a":1}',
+      { a: '1' },
+      bytes(''),
+      bytes('1'),
+      bytes('{"a":1}'),
+      bytes('"1"'),
+      bytes('undefined'),
+      bytes('4:json;1:1;'),
+      bytes('9:undefined;'),
     ];
     expect(new Set(values.map(fingerprintOf)).size).toBe(values.length);
   });
@@ -93,7 +117,23 @@ describe('omit', () => {
 
   it('leads through every item of an array', () => {
     const option = { omit: ['items.readAt'] };
-    expect(same(option, { items: [{ id: 1, readAt: 1 }, { id: 2, readAt: 1 }] }, { items: [{ id: 1, readAt: 2 }, { id: 2, readAt: 3 }] })).toBe(true);
+    expect(
+      same(
+        option,
+        {
+          items: [
+            { id: 1, readAt: 1 },
+            { id: 2, readAt: 1 },
+          ],
+        },
+        {
+          items: [
+            { id: 1, readAt: 2 },
+            { id: 2, readAt: 3 },
+          ],
+        },
+      ),
+    ).toBe(true);
     expect(same(option, { items: [{ id: 1, readAt: 1 }] }, { items: [{ id: 2, readAt: 1 }] })).toBe(false);
     expect(same({ omit: ['readAt'] }, [{ id: 1, readAt: 1 }], [{ id: 1, readAt: 2 }])).toBe(true);
   });
@@ -174,13 +214,19 @@ describe('the other options', () => {
     [['sentAt'], 'got `sentAt` (object)'],
   ])('%j is refused', (option, got) => {
     expect(() => fingerprinter(option as FingerprintOption)).toThrow(
-      expect.objectContaining({ code: 'invalid-option', message: `Expected \`fingerprint\` to be \`{ omit: [paths] }\`, a function or false, ${got}` }),
+      expect.objectContaining({
+        code: 'invalid-option',
+        message: `Expected \`fingerprint\` to be \`{ omit: [paths] }\`, a function or false, ${got}`,
+      }),
     );
   });
 
   it.each([[7], [''], [null], [['a']]])('the path %j is refused', (path) => {
     expect(() => fingerprinter({ omit: ['a', path as string] })).toThrow(
-      expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining('Expected `fingerprint.omit` to be member paths, got') }),
+      expect.objectContaining({
+        code: 'invalid-option',
+        message: expect.stringContaining('Expected `fingerprint.omit` to be member paths, got'),
+      }),
     );
   });
 });

@@ -13,7 +13,10 @@ function stand(seed?: number) {
   const it = gate(world, 'test', emit);
   const stop = new AbortController();
   return {
-    ...it, world, told, stop,
+    ...it,
+    world,
+    told,
+    stop,
     fail: () => it.watch(() => Promise.reject(down)).catch(() => {}),
     succeed: () => it.watch(async () => 'answer'),
     open: () => it.open(stop.signal),

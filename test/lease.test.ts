@@ -28,7 +28,13 @@ function stand(extend: Extend = async (holds) => holds.map(() => 'ok' as const))
   });
   const start = (key: string, more: Partial<LeaseOf> & { heldUntil?: number } = {}): Lease => {
     const { heldUntil, ...rest } = more;
-    return kept.start({ claim: { key, token: `token ${key}` }, delivery: deliveryOf(key, heldUntil), source: {}, claimedAt: clock.now(), ...rest });
+    return kept.start({
+      claim: { key, token: `token ${key}` },
+      delivery: deliveryOf(key, heldUntil),
+      source: {},
+      claimedAt: clock.now(),
+      ...rest,
+    });
   };
   return { world, kept, start, calls, behaviour, pause: (ms: number) => (pausedMs += ms), now: clock.now };
 }
@@ -282,7 +288,11 @@ describe("the broker's hold", () => {
         return deliveries.map(() => true);
       });
     const [s1, s2] = [named('s1'), named('s2')];
-    const all = [start('a', { source: s1, heldUntil: 35_000 }), start('b', { source: s2, heldUntil: 35_000 }), start('c', { source: s1, heldUntil: 35_000 })];
+    const all = [
+      start('a', { source: s1, heldUntil: 35_000 }),
+      start('b', { source: s2, heldUntil: 35_000 }),
+      start('c', { source: s1, heldUntil: 35_000 }),
+    ];
     start('d');
     await world.advance(10_000);
     expect(held).toEqual([
@@ -388,7 +398,7 @@ describe('in a transaction, where there is no claim', () => {
   it.each<[string, Source]>([
     ['was taken back', { hold: async (deliveries) => deliveries.map(() => false) }],
     ['ran out', {}],
-  ])("a delivery that %s must not be started any more, but what runs is not aborted: what commits counts", async (_, source) => {
+  ])('a delivery that %s must not be started any more, but what runs is not aborted: what commits counts', async (_, source) => {
     const { world, start } = stand();
     const lease = start('a', { claim: undefined, source, heldUntil: 20_000 });
     await world.advance(20_000);

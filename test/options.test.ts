@@ -39,10 +39,19 @@ const infinity = Number.POSITIVE_INFINITY;
 const notNumbers = [Number.NaN, '5', 5n, true, {}];
 
 const numbers: readonly NumberOption[] = [
-  { name: 'leaseMs', byDefault: 30_000, expected: `a whole number from 100 to ${day}`, takes: [100, day], refuses: [99, 0, -1, 100.5, day + 1, infinity] },
   {
-    name: 'retentionMs', byDefault: 14 * day, expected: `a whole number from 30000 to ${century}`,
-    takes: [30_000, century], refuses: [29_999, 40_000.5, century + 1, infinity],
+    name: 'leaseMs',
+    byDefault: 30_000,
+    expected: `a whole number from 100 to ${day}`,
+    takes: [100, day],
+    refuses: [99, 0, -1, 100.5, day + 1, infinity],
+  },
+  {
+    name: 'retentionMs',
+    byDefault: 14 * day,
+    expected: `a whole number from 30000 to ${century}`,
+    takes: [30_000, century],
+    refuses: [29_999, 40_000.5, century + 1, infinity],
   },
   { name: 'maxAttempts', byDefault: 10, expected: 'a whole number of 1 or more, or Infinity', takes: [1, infinity], refuses: [0, -1, 1.5] },
   { name: 'waitMs', byDefault: 0, expected: 'a number of 0 or more', takes: [0, 0.5, infinity], refuses: [-1] },
@@ -79,7 +88,9 @@ describe('options that depend on others', () => {
   });
 
   it('`storeTimeoutMs` must be less than the lease, or an answer could come when the claim has ended', () => {
-    expect(refusal({ leaseMs: 3_000, storeTimeoutMs: 3_000 })).toBe('Expected `storeTimeoutMs` to be a number from 1 to 2999, got `3000` (number)');
+    expect(refusal({ leaseMs: 3_000, storeTimeoutMs: 3_000 })).toBe(
+      'Expected `storeTimeoutMs` to be a number from 1 to 2999, got `3000` (number)',
+    );
   });
 
   it('`retentionMs` is at least the lease', () => {
@@ -93,8 +104,12 @@ describe('options that depend on others', () => {
     expect(settings({ backoff: { firstMs: 0 } })['backoff']).toEqual({ firstMs: 0, maxMs: 300_000 });
     expect(settings({ backoff: { firstMs: 600_000 } })['backoff']).toEqual({ firstMs: 600_000, maxMs: 600_000 });
     expect(settings({ backoff: { maxMs: 1_000 } })['backoff']).toEqual({ firstMs: 1_000, maxMs: 1_000 });
-    expect(refusal({ backoff: { maxMs: 999 } })).toBe(`Expected \`backoff.maxMs\` to be a number from 1000 to ${century}, got \`999\` (number)`);
-    expect(refusal({ backoff: { firstMs: -1 } })).toBe(`Expected \`backoff.firstMs\` to be a number from 0 to ${century}, got \`-1\` (number)`);
+    expect(refusal({ backoff: { maxMs: 999 } })).toBe(
+      `Expected \`backoff.maxMs\` to be a number from 1000 to ${century}, got \`999\` (number)`,
+    );
+    expect(refusal({ backoff: { firstMs: -1 } })).toBe(
+      `Expected \`backoff.firstMs\` to be a number from 0 to ${century}, got \`-1\` (number)`,
+    );
     expect(refusal({ backoff: { maxMs: infinity } })).toContain('Expected `backoff.maxMs` to be a number from 1000');
     expect(refusal({ backoff: 5 })).toBe('Expected `backoff` to be `{ firstMs, maxMs }`, got `5` (number)');
   });
@@ -102,7 +117,11 @@ describe('options that depend on others', () => {
 
 describe('options that must be given', () => {
   it('`options` themselves', () => {
-    for (const [options, shown] of [[undefined, '`undefined` (undefined)'], [null, '`null` (null)'], ['x', '`"x"` (string)']] as const) {
+    for (const [options, shown] of [
+      [undefined, '`undefined` (undefined)'],
+      [null, '`null` (null)'],
+      ['x', '`"x"` (string)'],
+    ] as const) {
       expect(() => receiverSettings(options as never)).toThrow(
         expect.objectContaining({ code: 'invalid-option', message: `Expected \`options\` to be an object, got ${shown}` }),
       );
@@ -154,13 +173,18 @@ describe('`guarantee`', () => {
   });
 
   it('is any that the store offers', () => {
-    for (const guarantee of ['transactional', 'leased', 'fenced']) expect(settings({ store: both, guarantee })).toMatchObject({ guarantee });
+    for (const guarantee of ['transactional', 'leased', 'fenced'])
+      expect(settings({ store: both, guarantee })).toMatchObject({ guarantee });
     expect(settings({ guarantee: 'fenced' })).toMatchObject({ guarantee: 'fenced' });
   });
 
   it('is refused if the store does not offer it', () => {
-    expect(refusal({ guarantee: 'transactional' })).toBe("Expected `guarantee` to be 'leased' or 'fenced', got `\"transactional\"` (string)");
-    expect(refusal({ store: transactions, guarantee: 'leased' })).toBe("Expected `guarantee` to be 'transactional', got `\"leased\"` (string)");
+    expect(refusal({ guarantee: 'transactional' })).toBe(
+      "Expected `guarantee` to be 'leased' or 'fenced', got `\"transactional\"` (string)",
+    );
+    expect(refusal({ store: transactions, guarantee: 'leased' })).toBe(
+      'Expected `guarantee` to be \'transactional\', got `"leased"` (string)',
+    );
     expect(refusal({ guarantee: 'exactly-once' })).toContain("'leased' or 'fenced'");
   });
 
@@ -186,14 +210,16 @@ describe('options with few values', () => {
   ])('`%s` is %s by default, and one of %j', (name, byDefault, allowed) => {
     expect(settings()[name]).toBe(byDefault);
     for (const value of allowed) expect(settings({ [name]: value })[name]).toBe(value);
-    expect(refusal({ [name]: 'ack' })).toBe(`Expected \`${name}\` to be ${allowed.map((each) => `'${each}'`).join(' or ')}, got \`"ack"\` (string)`);
+    expect(refusal({ [name]: 'ack' })).toBe(
+      `Expected \`${name}\` to be ${allowed.map((each) => `'${each}'`).join(' or ')}, got \`"ack"\` (string)`,
+    );
     expect(refusal({ [name]: null })).toContain('got `null` (null)');
   });
 
   it('`onStoreDown` can be `run` only where duplicates are possible anyway', () => {
     for (const options of [{ guarantee: 'fenced' }, { store: transactions }]) {
       expect(settings({ ...options, onStoreDown: 'retry' })['onStoreDown']).toBe('retry');
-      expect(refusal({ ...options, onStoreDown: 'run' })).toBe("Expected `onStoreDown` to be 'retry', got `\"run\"` (string)");
+      expect(refusal({ ...options, onStoreDown: 'run' })).toBe('Expected `onStoreDown` to be \'retry\', got `"run"` (string)');
     }
   });
 
@@ -209,7 +235,9 @@ describe('options that are objects or functions', () => {
     const codec = { encode: () => '', decode: () => 1 };
     expect(settings()['codec']).toBe(jsonCodec);
     expect(settings({ codec })['codec']).toBe(codec);
-    expect(refusal({ codec: { encode: () => '' } })).toBe('Expected `codec` to be a codec with `encode` and `decode`, got `[object Object]` (object)');
+    expect(refusal({ codec: { encode: () => '' } })).toBe(
+      'Expected `codec` to be a codec with `encode` and `decode`, got `[object Object]` (object)',
+    );
   });
 
   it("`world` is the machine's own by default, and needs a clock and a random", () => {
@@ -217,7 +245,9 @@ describe('options that are objects or functions', () => {
     expect(settings()['world']).toBe(realWorld);
     expect(settings({ world })['world']).toBe(world);
     expect(refusal({ world: {} })).toBe('Expected `world.clock` to be a clock with `now`, `wall` and `after`, got `undefined` (undefined)');
-    expect(refusal({ world: { clock: world.clock } })).toBe('Expected `world.random` to be a random with `number` and `token`, got `undefined` (undefined)');
+    expect(refusal({ world: { clock: world.clock } })).toBe(
+      'Expected `world.random` to be a random with `number` and `token`, got `undefined` (undefined)',
+    );
   });
 
   it('`on` is nothing by default, and has functions', () => {

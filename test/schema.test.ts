@@ -3,7 +3,8 @@ import { z } from 'zod';
 import { type StandardSchema, validate } from '../src/schema.ts';
 import { actions, delivery, stand } from './support/stand.ts';
 
-const invalid = (text: string) => expect.objectContaining({ code: 'invalid-payload', message: `Expected the payload to fit its schema: ${text}` });
+const invalid = (text: string) =>
+  expect.objectContaining({ code: 'invalid-payload', message: `Expected the payload to fit its schema: ${text}` });
 
 /** A schema made by hand, as the standard describes it. */
 function schema<Output>(check: StandardSchema<Output>['~standard']['validate']): StandardSchema<Output> {
@@ -11,18 +12,29 @@ function schema<Output>(check: StandardSchema<Output>['~standard']['validate']):
 }
 
 describe('a zod schema', () => {
-  const Order = z.object({ id: z.string(), amount: z.number().positive().default(1), lines: z.array(z.object({ sku: z.string() })).optional() });
+  const Order = z.object({
+    id: z.string(),
+    amount: z.number().positive().default(1),
+    lines: z.array(z.object({ sku: z.string() })).optional(),
+  });
 
   it('gives the payload as the schema makes it: defaults filled in, unknown members left out', async () => {
     expect(await validate(Order, { id: 'a', more: true })).toEqual({ id: 'a', amount: 1 });
   });
 
   it('transforms, also asynchronously', async () => {
-    expect(await validate(z.string().transform(async (text) => text.length), 'four')).toBe(4);
+    expect(
+      await validate(
+        z.string().transform(async (text) => text.length),
+        'four',
+      ),
+    ).toBe(4);
   });
 
   it('is told by where and what, and never by the payload', async () => {
-    const error = await validate(Order, { id: 7, amount: -1, lines: [{ sku: 'a' }, { sku: { secret: 'hunter2' } }] }).catch((thrown: unknown) => thrown);
+    const error = await validate(Order, { id: 7, amount: -1, lines: [{ sku: 'a' }, { sku: { secret: 'hunter2' } }] }).catch(
+      (thrown: unknown) => thrown,
+    );
     const { message } = error as Error;
     expect(error).toMatchObject({ name: 'ReceiverError', code: 'invalid-payload' });
     expect(message).toMatch(/^Expected the payload to fit its schema: id: /);
@@ -33,23 +45,56 @@ describe('a zod schema', () => {
 
 describe('any Standard Schema', () => {
   it('may answer at once or later', async () => {
-    expect(await validate(schema((value) => ({ value: `${value}!` })), 'now')).toBe('now!');
-    expect(await validate(schema(async (value) => ({ value: `${value}!` })), 'later')).toBe('later!');
+    expect(
+      await validate(
+        schema((value) => ({ value: `${value}!` })),
+        'now',
+      ),
+    ).toBe('now!');
+    expect(
+      await validate(
+        schema(async (value) => ({ value: `${value}!` })),
+        'later',
+      ),
+    ).toBe('later!');
   });
 
   it('may be a function, as those of arktype are', async () => {
-    const callable = Object.assign(() => 'unused', schema((value) => ({ value })));
+    const callable = Object.assign(
+      () => 'unused',
+      schema((value) => ({ value })),
+    );
     expect(await validate(callable, 'payload')).toBe('payload');
   });
 
   it('may give undefined as its value', async () => {
-    expect(await validate(schema(() => ({ value: undefined })), 'payload')).toBeUndefined();
+    expect(
+      await validate(
+        schema(() => ({ value: undefined })),
+        'payload',
+      ),
+    ).toBeUndefined();
   });
 
   it('refuses with issues, also asynchronously, also with an empty list of them', async () => {
-    await expect(validate(schema(() => ({ issues: [{ message: 'no' }] })), 1)).rejects.toEqual(invalid('no'));
-    await expect(validate(schema(async () => ({ issues: [{ message: 'no' }] })), 1)).rejects.toEqual(invalid('no'));
-    await expect(validate(schema(() => ({ issues: [] })), 1)).rejects.toMatchObject({ code: 'invalid-payload' });
+    await expect(
+      validate(
+        schema(() => ({ issues: [{ message: 'no' }] })),
+        1,
+      ),
+    ).rejects.toEqual(invalid('no'));
+    await expect(
+      validate(
+        schema(async () => ({ issues: [{ message: 'no' }] })),
+        1,
+      ),
+    ).rejects.toEqual(invalid('no'));
+    await expect(
+      validate(
+        schema(() => ({ issues: [] })),
+        1,
+      ),
+    ).rejects.toMatchObject({ code: 'invalid-payload' });
   });
 
   it('names paths of keys and of segments, with symbols and numbers in them', async () => {
@@ -60,12 +105,22 @@ describe('any Standard Schema', () => {
       { message: 'fourth', path: undefined },
       { message: 'fifth', path: [''] },
     ];
-    await expect(validate(schema(() => ({ issues })), 1)).rejects.toEqual(invalid('a.0.Symbol(s): first; b.1: second; third; fourth; fifth'));
+    await expect(
+      validate(
+        schema(() => ({ issues })),
+        1,
+      ),
+    ).rejects.toEqual(invalid('a.0.Symbol(s): first; b.1: second; third; fourth; fifth'));
   });
 
   it('is told by its first five issues', async () => {
     const issues = Array.from({ length: 9 }, (_, i) => ({ message: `issue ${i}` }));
-    await expect(validate(schema(() => ({ issues })), 1)).rejects.toEqual(invalid('issue 0; issue 1; issue 2; issue 3; issue 4'));
+    await expect(
+      validate(
+        schema(() => ({ issues })),
+        1,
+      ),
+    ).rejects.toEqual(invalid('issue 0; issue 1; issue 2; issue 3; issue 4'));
   });
 
   it('that throws or rejects is handed on as it is', async () => {
@@ -78,7 +133,12 @@ describe('any Standard Schema', () => {
         1,
       ),
     ).rejects.toBe(broken);
-    await expect(validate(schema(() => Promise.reject(broken)), 1)).rejects.toBe(broken);
+    await expect(
+      validate(
+        schema(() => Promise.reject(broken)),
+        1,
+      ),
+    ).rejects.toBe(broken);
   });
 });
 
