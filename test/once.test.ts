@@ -1,3 +1,8 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../adapters/stores/memory.ts';
 import { once, type ReceiverError, RetryAfter, TerminalError } from '../src/index.ts';
@@ -440,7 +445,7 @@ describe('as a standard method decorator', () => {
     }
   }
 
-  /** What a compiler makes of `@once(options) charge() {}`; vitest and Node don't know the syntax yet. */
+  /** `@once(options) charge() {}` by hand. */
   function decorated(options: OnceOptions<[Order]>) {
     class Decorated extends Till {}
     const context = { kind: 'method', name: 'charge', static: false, private: false } as ClassMethodDecoratorContext;
@@ -458,6 +463,31 @@ describe('as a standard method decorator', () => {
     await new Decorated('till 1').charge({ id: 'a' });
     expect(await new Decorated('till 2').charge({ id: 'a' })).toBe('a at till 1');
     expect(await new Decorated('till 2').charge({ id: 'b' })).toBe('b at till 2');
+  });
+
+  it('works as the compiler writes it', async () => {
+    // Neither vitest nor Node knows the syntax yet, so TypeScript makes JavaScript of it.
+    const source = `export const make = (decorator, log) => class {
+      name = 'till';
+      @decorator charge(order) { log.push(this.name); return order.id; }
+      @decorator static refund(order) { return order.id + ' back'; }
+    };`;
+    const folder = mkdtempSync(join(tmpdir(), 'once-'));
+    try {
+      writeFileSync(join(folder, 'till.mts'), source);
+      const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
+      const flags = ['--ignoreConfig', '--noCheck', '--noResolve', '--target', 'es2024', '--module', 'esnext'];
+      execFileSync(process.execPath, [tsc, ...flags, join(folder, 'till.mts')]);
+      const { make } = await import(pathToFileURL(join(folder, 'till.mjs')).href);
+      const log: string[] = [];
+      const Decorated = make(once(stand().options), log);
+      const till = new Decorated();
+      expect([await till.charge({ id: 'a' }), await till.charge({ id: 'a' }), till.charge.name]).toEqual(['a', 'a', 'charge']);
+      expect(log).toEqual(['till']);
+      expect(await Decorated.refund({ id: 'b' })).toBe('b back');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('is refused on anything but a method, and as a legacy decorator', () => {
