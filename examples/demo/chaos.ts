@@ -2,9 +2,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Crew } from './crew.ts';
 import { gapMs, kills, stoppedMs, stops } from './settings.ts';
 
+/** A blow falls a few milliseconds after a worker has told that it is at work, which is when it has something to lose. */
+const aims = {
+  /** In the handler, or behind it: before the record, before the delete. */
+  kill: { told: 'begun', withinMs: 6 },
+  /** Anywhere from the receipt of messages on. */
+  stop: { told: 'delivered', withinMs: 20 },
+} as const;
+
 /**
- * The chaos hand: SIGKILLs and SIGSTOPs the workers of a crew all the time. Each blow falls a few milliseconds after a worker has received
- * messages, which is when it has something to lose: before the mark or the claim, in the handler, between charge and delete.
+ * The chaos hand: SIGKILLs and SIGSTOPs the workers of a crew all the time.
  *
  * A worker that is stopped inside a SQLite transaction holds the write lock, and all others of its crew wait until it goes on. That
  * is what would happen in production, too. It costs time, and nothing else.
@@ -14,8 +21,9 @@ export async function chaos(crew: Crew, signal: AbortSignal): Promise<void> {
   for (const blow of plan()) {
     await pause(gapMs, signal);
     for (let landed = false; !landed; ) {
-      const worker = await crew.nextAtWork(signal);
-      await pause(Math.random() * 20, signal);
+      const { told, withinMs } = aims[blow];
+      const worker = await crew.next(told, signal);
+      await pause(Math.random() * withinMs, signal);
       if (!worker || signal.aborted) return void (await Promise.all(stalls));
       // Somebody may have died or been stopped in these milliseconds.
       landed = worker.state === 'working';
@@ -28,7 +36,7 @@ export async function chaos(crew: Crew, signal: AbortSignal): Promise<void> {
 }
 
 /** Kills and stops, mixed by chance. */
-function plan(): ('kill' | 'stop')[] {
+function plan(): (keyof typeof aims)[] {
   const blows = Array.from({ length: kills + stops }, (_, i) => ({ blow: i < kills ? ('kill' as const) : ('stop' as const), at: Math.random() }));
   return blows.sort((a, b) => a.at - b.at).map(({ blow }) => blow);
 }

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import type { Equipment, Told } from './client.ts';
 import { stoppedMs, workersPerSide } from './settings.ts';
 
@@ -11,8 +12,8 @@ export interface Crew {
   readonly counts: Counts;
   /** What workers wrote to stderr when they died without being killed: that would be a bug. */
   readonly accidents: readonly string[];
-  /** Resolves with a worker that has received messages this very moment. Undefined if `signal` is aborted first. */
-  nextAtWork(signal: AbortSignal): Promise<Worker | undefined>;
+  /** Resolves with the next worker that tells this, at that very moment. Undefined if `signal` is aborted first. */
+  next(told: Told, signal: AbortSignal): Promise<Worker | undefined>;
   kill(worker: Worker): void;
   /** Stops a worker for a time, and lets it go on. */
   stall(worker: Worker, forMs: number): Promise<void>;
@@ -25,7 +26,7 @@ export interface Crew {
 export interface Counts {
   delivered: number;
   begun: number;
-  duplicates: number;
+  duplicate: number;
   kills: number;
   /** Stops that lasted longer than the lease and the visibility. */
   stops: number;
@@ -38,15 +39,16 @@ export interface Worker {
 
 const maxAccidents = 5;
 
-export function startCrew(script: string, equipment: Equipment): Crew {
-  const counts: Counts = { delivered: 0, begun: 0, duplicates: 0, kills: 0, stops: 0 };
+export function startCrew(script: string, equipment: Equipment, folder: string): Crew {
+  const counts: Counts = { delivered: 0, begun: 0, duplicate: 0, kills: 0, stops: 0 };
   const accidents: string[] = [];
   const crew: Worker[] = [];
-  const waiting = new Set<(worker: Worker) => void>();
+  const waiting = new Map<(worker: Worker) => void, Told>();
   let dismissed = false;
 
   function hire(place: number): void {
     const child = fork(new URL(script, import.meta.url), [JSON.stringify(equipment)], {
+      env: { ...process.env, NODE_COMPILE_CACHE: join(folder, 'compiled') },
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
@@ -65,16 +67,12 @@ export function startCrew(script: string, equipment: Equipment): Crew {
     });
   }
 
-  function listen(worker: Worker, what: Told): void {
-    if (what === 'begun') counts.begun++;
-    else if (what === 'duplicate') counts.duplicates++;
-    else {
-      counts.delivered++;
-      // What a stopped or dead worker had written before is still read, and counted.
-      if (worker.state === 'starting') worker.state = 'working';
-      if (worker.state !== 'working') return;
-      for (const resolve of waiting) resolve(worker);
-    }
+  function listen(worker: Worker, told: Told): void {
+    counts[told]++;
+    // What a worker had written before it was stopped or killed is read all the same, and counted.
+    if (worker.state === 'starting') worker.state = 'working';
+    if (worker.state !== 'working') return;
+    for (const [resolve, awaited] of waiting) if (awaited === told) resolve(worker);
   }
 
   for (let place = 0; place < workersPerSide; place++) hire(place);
@@ -85,7 +83,7 @@ export function startCrew(script: string, equipment: Equipment): Crew {
     },
     counts,
     accidents,
-    nextAtWork: (signal) =>
+    next: (told, signal) =>
       new Promise((resolve) => {
         const settle = (worker?: Worker) => {
           waiting.delete(settle);
@@ -93,7 +91,7 @@ export function startCrew(script: string, equipment: Equipment): Crew {
           resolve(worker);
         };
         const giveUp = () => settle();
-        waiting.add(settle);
+        waiting.set(settle, told);
         signal.addEventListener('abort', giveUp);
         if (signal.aborted) giveUp();
       }),

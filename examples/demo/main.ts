@@ -17,7 +17,7 @@ import { audit, createLedger, type LedgerReader, readLedger } from './ledger.ts'
 import { isInOrder, producer } from './producer.ts';
 import { type Broker, messagesIn, type Queues, startBroker } from './queues.ts';
 import { complaints, finalRows, type Result, summaryLine, table } from './report.ts';
-import { limits, promised } from './settings.ts';
+import { fewMessages, limits, promised } from './settings.ts';
 import { type Glance, startView } from './view.ts';
 
 /** One of the two crews, with all that belongs to it. */
@@ -67,7 +67,13 @@ const counting = keepCounting(broker, sides);
 const chaosLimit = AbortSignal.timeout(limits.chaosMs);
 const calm = new AbortController();
 const faults = Promise.all(sides.map(({ crew }) => chaos(crew, chaosLimit))).then(() => calm.abort());
-await Promise.all([faults, source.run(promised.orders, calm.signal)]);
+const orders = source.run(() => {
+  if (source.orders.length < promised.orders) return 'yes';
+  if (calm.signal.aborted) return 'no';
+  // The chaos hand waits for workers at work.
+  return sides.some(({ inQueues }) => inQueues < fewMessages) ? 'yes' : 'wait';
+});
+await Promise.all([faults, orders]);
 
 phase = 'no more kills: the queues run empty';
 await drain(broker, sides);
@@ -89,7 +95,7 @@ async function startSide(name: Side['name'], script: string): Promise<Side> {
   const queues = await broker.createQueues(name);
   const file = join(folder, `${name}.sqlite`);
   createLedger(file);
-  const crew = startCrew(script, { endpoint: broker.endpoint, queueUrls: [queues.fifo, queues.standard], file });
+  const crew = startCrew(script, { endpoint: broker.endpoint, queueUrls: [queues.fifo, queues.standard], file }, folder);
   crews.push(crew);
   return { name, queues, crew, ledger: readLedger(file), inQueues: 0 };
 }

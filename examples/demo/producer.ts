@@ -10,8 +10,8 @@ export interface Producer {
   readonly orders: readonly Order[];
   /** Messages sent to each side: the orders and their copies. */
   readonly messages: number;
-  /** Sends until there are `atLeast` orders and `enough` is aborted, and then the copies that are still due. */
-  run(atLeast: number, enough: AbortSignal): Promise<void>;
+  /** Sends orders while `more` says so, and then the copies that are still due. */
+  run(more: () => 'yes' | 'wait' | 'no'): Promise<void>;
 }
 
 /** An order, sent for the first, second or third time. */
@@ -77,11 +77,12 @@ export function producer(client: SQS, sides: readonly Queues[]): Producer {
     get messages() {
       return messages;
     },
-    async run(atLeast, enough) {
+    async run(more) {
+      let last = performance.now();
       let owed = 0;
-      for (let last = performance.now(); orders.length < atLeast || !enough.aborted; ) {
+      for (let answer = more(); answer !== 'no'; answer = more()) {
         const now = performance.now();
-        owed += ((now - last) * ordersPerSecond) / 1_000;
+        owed += answer === 'yes' ? ((now - last) * ordersPerSecond) / 1_000 : 0;
         last = now;
         for (; owed >= 1; owed--) addOrder(now);
         await send(takeDue(now));

@@ -63,7 +63,7 @@ export function finalRows(naive: Result, receiver: Result): Row[] {
     row('orders sent', ({ sent }) => sent),
     row('messages, with copies', ({ messages }) => messages),
     row('deliveries to workers', ({ delivered }) => delivered),
-    row('duplicates stopped', ({ duplicates }) => duplicates),
+    row('duplicates stopped', ({ duplicate }) => duplicate),
     row('workers killed', ({ kills }) => kills),
     row('workers stopped past the lease', ({ stops }) => stops),
     row('handlers begun', ({ begun }) => begun),

@@ -56,8 +56,8 @@ function inPlace(screen: Screen): Show {
 }
 
 function asLines(screen: Screen): Show {
-  const side = (sent: number, { delivered, effects, duplicates, duplicated, kills, stops }: Glance) =>
-    `${delivered} delivered, ${effects} charged of ${sent}, ${duplicated} twice, ${duplicates} duplicates stopped, ${kills} kills, ${stops} stops`;
+  const side = (sent: number, { delivered, effects, duplicate, duplicated, kills, stops }: Glance) =>
+    `${delivered} delivered, ${effects} charged of ${sent}, ${duplicated} twice, ${duplicate} duplicates stopped, ${kills} kills, ${stops} stops`;
   return {
     draw({ seconds, phase, sent, naive, receiver }) {
       const time = `${seconds.toFixed(1)} s`.padStart(7);
@@ -80,7 +80,7 @@ export function sceneLines({ seconds, phase, sent, naive, receiver }: Scene): st
   const rows = [
     row('orders sent', () => sent),
     row('deliveries to workers', ({ delivered }) => delivered),
-    row('duplicates stopped', ({ duplicates }) => duplicates),
+    row('duplicates stopped', ({ duplicate }) => duplicate),
     row('workers killed', ({ kills }) => kills),
     row('workers stopped past the lease', ({ stops }) => stops),
     row('messages in the queues', ({ inQueues }) => inQueues),

@@ -11,7 +11,7 @@ import { sqsPoller } from 'idempotent-receiver/sqs';
 import { equipment, sqsClient, tell } from './client.ts';
 import { charge } from './ledger.ts';
 import { checkForFraud, type Order } from './order.ts';
-import { leaseMs, visibilityMs } from './settings.ts';
+import { leaseMs, storeTimeoutMs, visibilityMs } from './settings.ts';
 
 const { endpoint, queueUrls, file } = equipment();
 const client = sqsClient(endpoint);
@@ -21,8 +21,10 @@ const receiver = createReceiver(
     scope: 'billing',
     // Not SQS's own MessageId: an order that the producer sends again gets another one.
     key: body((order: Order) => order.id),
-    store: sqliteStore(new DatabaseSync(file)),
+    // Survives kills, which is what happens here. The default, `full`, survives a power cut too, and waits for the disk.
+    store: sqliteStore(new DatabaseSync(file), { durability: 'normal' }),
     leaseMs,
+    storeTimeoutMs,
     on: { received: () => tell('delivered'), duplicate: () => tell('duplicate') },
   },
   async (order: Order, { tx }) => {
