@@ -1,0 +1,22 @@
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { files, type Packed, pack, root, run } from './support/package.ts';
+
+describe('each example runs, with the package as it would be published', () => {
+  let packed: Packed;
+  let project: string;
+  beforeAll(async () => {
+    packed = await pack();
+    project = await packed.project(join(root, '.tmp'));
+    cpSync(join(root, 'examples'), join(project, 'examples'), { recursive: true });
+  });
+  afterAll(() => packed?.remove());
+
+  it.each(files('examples/*.ts'))('%s', async (path) => {
+    const { code, stdout, stderr } = await run(project, process.execPath, ['--disable-warning=ExperimentalWarning', path]);
+    expect(code, `${stdout}\n${stderr}`).toBe(0);
+    expect(stderr).toBe('');
+    expect(stdout).not.toBe('');
+  });
+});
