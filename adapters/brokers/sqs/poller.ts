@@ -1,5 +1,5 @@
 import { sleep } from '../../../src/clock.ts';
-import { ReceiverError } from '../../../src/errors.ts';
+import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import { sqsCalls } from './client.ts';
 import { handling } from './handle.ts';
 import type { Link, Report } from './link.ts';
@@ -92,7 +92,8 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
     return places.taken === 0;
   }
 
-  const stop: SqsPoller['stop'] = ({ graceMs = 10_000 } = {}) => {
+  const stop: SqsPoller['stop'] = async ({ graceMs = 10_000 } = {}) => {
+    expectNumber('graceMs', graceMs, { atLeast: 0 });
     stopping ??= halted(graceMs);
     return stopping;
   };

@@ -102,6 +102,24 @@ describe('a FIFO group', () => {
     expect(requests('deleteMessageBatch')).toEqual([]);
   });
 
+  it('is given back in one request even if that request is not full then', async () => {
+    const failing = latch();
+    const { model, queueUrl, start, requests, world } = rig(
+      async () => {
+        await failing.promise;
+        throw new Error('not now');
+      },
+      { fifo: true },
+    );
+    for (let i = 1; i <= 6; i++) model.put(queueUrl, String(i), group('a'));
+    await start();
+    for (let i = 1; i <= 6; i++) model.put(queueUrl, String(i), group('b'));
+    await world.advance(10);
+    failing.open();
+    await world.advance(10);
+    expect(requests('changeMessageVisibilityBatch').map(({ Entries }) => Entries.length)).toEqual([6, 6]);
+  });
+
   it('whose delete is refused because its visibility had ended comes again, is known, and is acked in order', async () => {
     const seen: string[] = [];
     const { model, queueUrl, start, world, errors } = rig((payload) => void seen.push(payload), { fifo: true });

@@ -47,6 +47,32 @@ describe('the hold on deliveries', () => {
     expect(bodies(model, queueUrl)).toEqual([]);
   });
 
+  it('does not overtake the change of visibility that a verdict asks for', async () => {
+    const failing = latch();
+    const { model, queueUrl, start, world, requests } = rig(async () => {
+      await failing.promise;
+      throw new Error('not now');
+    });
+    model.put(queueUrl, 'null');
+    let beats = 0;
+    model.intercept = async (name, _request, run) => {
+      // The heartbeat is on its way for 2 s.
+      if (name === 'changeMessageVisibilityBatch' && beats++ === 0) await new Promise<void>((resolve) => world.clock.after(2_000, resolve));
+      return run();
+    };
+    await start();
+    await world.advance(6_700);
+    expect(beats).toBe(1);
+    failing.open();
+    await world.advance(4_000);
+    expect(requests('changeMessageVisibilityBatch').map(({ Entries }) => Entries[0].VisibilityTimeout)).toEqual([
+      40,
+      1,
+      expect.any(Number),
+    ]);
+    expect(model.messages(queueUrl)[0]!.receives).toBe(2);
+  });
+
   it('that SQS has ended aborts the handler, and the message is not deleted', async () => {
     let signal!: AbortSignal;
     const { model, queueUrl, start, world, requests } = rig(
