@@ -37,7 +37,10 @@ export async function chaos(crew: Crew, signal: AbortSignal): Promise<void> {
 
 /** Kills and stops, mixed by chance. */
 function plan(): (keyof typeof aims)[] {
-  const blows = Array.from({ length: kills + stops }, (_, i) => ({ blow: i < kills ? ('kill' as const) : ('stop' as const), at: Math.random() }));
+  const blows = Array.from({ length: kills + stops }, (_, i) => ({
+    blow: i < kills ? ('kill' as const) : ('stop' as const),
+    at: Math.random(),
+  }));
   return blows.sort((a, b) => a.at - b.at).map(({ blow }) => blow);
 }
 

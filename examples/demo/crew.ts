@@ -10,8 +10,6 @@ export type State = 'starting' | 'working' | 'stopped' | 'dead';
 export interface Crew {
   readonly states: readonly State[];
   readonly counts: Counts;
-  /** What workers wrote to stderr when they died without being killed: that would be a bug. */
-  readonly accidents: readonly string[];
   /** Resolves with the next worker that tells this, at that very moment. Undefined if `signal` is aborted first. */
   next(told: Told, signal: AbortSignal): Promise<Worker | undefined>;
   kill(worker: Worker): void;
@@ -37,11 +35,9 @@ export interface Worker {
   readonly process: ChildProcess;
 }
 
-const maxAccidents = 5;
-
-export function startCrew(script: string, equipment: Equipment, folder: string): Crew {
+/** `onAccident` is told what a worker wrote to stderr when it ended without being killed. That would be a bug. */
+export function startCrew(script: string, equipment: Equipment, folder: string, onAccident: (lastWords: string) => void): Crew {
   const counts: Counts = { delivered: 0, begun: 0, duplicate: 0, kills: 0, stops: 0 };
-  const accidents: string[] = [];
   const crew: Worker[] = [];
   const waiting = new Map<(worker: Worker) => void, Told>();
   let dismissed = false;
@@ -62,8 +58,8 @@ export function startCrew(script: string, equipment: Equipment, folder: string):
       const killed = worker.state === 'dead';
       worker.state = 'dead';
       if (dismissed) return;
-      if (!killed) accidents.push(`${script} ended by itself (${signal ?? code}): ${lastWords.trim() || 'no word'}`);
-      if (accidents.length <= maxAccidents) hire(place);
+      if (killed) hire(place);
+      else onAccident(`${script} ended by itself (${signal ?? code}). ${lastWords.trim()}`);
     });
   }
 
@@ -82,7 +78,6 @@ export function startCrew(script: string, equipment: Equipment, folder: string):
       return crew.map(({ state }) => state);
     },
     counts,
-    accidents,
     next: (told, signal) =>
       new Promise((resolve) => {
         const settle = (worker?: Worker) => {

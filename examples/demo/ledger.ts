@@ -6,11 +6,12 @@ import type { Order } from './order.ts';
  * the second charge in the database, and hide what the consumer does.
  */
 export function createLedger(file: string): void {
-  using db = new DatabaseSync(file);
+  const db = new DatabaseSync(file);
   db.exec(`
     pragma journal_mode = wal;
     create table ledger (row integer primary key autoincrement, order_id text not null, account text not null, cents integer not null);
     create table accounts (account text primary key, charged integer not null)`);
+  db.close();
 }
 
 /** Charges an account. Both consumers do it this way, inside a transaction. */

@@ -17,7 +17,7 @@ import { audit, createLedger, type LedgerReader, readLedger } from './ledger.ts'
 import { isInOrder, producer } from './producer.ts';
 import { type Broker, messagesIn, type Queues, startBroker } from './queues.ts';
 import { complaints, finalRows, type Result, summaryLine, table } from './report.ts';
-import { fewMessages, limits, promised } from './settings.ts';
+import { fewMessages, kills, limits, promised, stops, workersPerSide } from './settings.ts';
 import { type Glance, startView } from './view.ts';
 
 /** One of the two crews, with all that belongs to it. */
@@ -39,11 +39,10 @@ process.on('exit', () => {
   rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   if (process.stdout.isTTY) process.stdout.write('\x1b[?25h');
 });
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
-setTimeout(() => {
-  console.error(`The demo did not come to its end within ${limits.wholeMs / 1_000} s.`);
-  process.exit(1);
-}, limits.wholeMs).unref();
+process.once('SIGINT', () => process.exit(130));
+process.once('SIGTERM', () => process.exit(143));
+process.once('SIGHUP', () => process.exit(129));
+setTimeout(() => fail(`the demo did not come to its end within ${limits.wholeMs / 1_000} s`), limits.wholeMs).unref();
 
 const broker = await startBroker();
 const naive = await startSide('naive', './naive-worker.ts');
@@ -54,8 +53,13 @@ const source = producer(
   sides.map(({ queues }) => queues),
 );
 
+const colour = process.stdout.isTTY && !process.env['NO_COLOR'];
 let phase = 'orders come in, workers are killed and stopped';
-const view = startView(process.stdout, () => ({
+console.log(`
+  One producer, two consumers: the same orders, some of them twice or three times, for ${workersPerSide} workers on each side.
+  A chaos hand kills ${kills} workers on each side, and stops ${stops} for longer than their lease.
+`);
+const view = startView(process.stdout, colour, () => ({
   seconds: (performance.now() - startedAt) / 1_000,
   phase,
   sent: source.orders.length,
@@ -83,7 +87,7 @@ view.stop();
 
 const results = { naive: await resultOf(naive), receiver: await resultOf(receiver) };
 const wrong = complaints(results.naive, results.receiver);
-console.log(`\n${table(finalRows(results.naive, results.receiver), process.stdout.isTTY && !process.env['NO_COLOR']).join('\n')}\n`);
+console.log(`\n${table(finalRows(results.naive, results.receiver), colour).join('\n')}\n`);
 console.log(`  ${((performance.now() - startedAt) / 1_000).toFixed(1)} s\n`);
 for (const complaint of wrong) console.log(`FAILED: ${complaint}`);
 console.log(summaryLine(results.naive));
@@ -91,11 +95,16 @@ console.log(summaryLine(results.receiver));
 await broker.close();
 process.exit(wrong.length > 0 ? 1 : 0);
 
+function fail(why: string): never {
+  console.error(`\nFAILED: ${why}`);
+  process.exit(1);
+}
+
 async function startSide(name: Side['name'], script: string): Promise<Side> {
   const queues = await broker.createQueues(name);
   const file = join(folder, `${name}.sqlite`);
   createLedger(file);
-  const crew = startCrew(script, { endpoint: broker.endpoint, queueUrls: [queues.fifo, queues.standard], file }, folder);
+  const crew = startCrew(script, { endpoint: broker.endpoint, queueUrls: [queues.fifo, queues.standard], file }, folder, fail);
   crews.push(crew);
   return { name, queues, crew, ledger: readLedger(file), inQueues: 0 };
 }
@@ -135,6 +144,5 @@ async function resultOf({ name, queues, crew, ledger }: Side): Promise<Result> {
     undelivered: await messagesIn(broker.client, [queues.fifo, queues.standard]),
     deadLetters: await messagesIn(broker.client, queues.deadLetters),
     unbalanced: Math.abs(sum - ledger.charged()),
-    accidents: crew.accidents,
   };
 }

@@ -10,8 +10,9 @@
  *
  * There is no right value. The first one is used on the standard queue here, the second one on the FIFO queue.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+
 import { DatabaseSync } from 'node:sqlite';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { equipment, sqsClient, tell } from './client.ts';
 import { charge } from './ledger.ts';
 import { checkForFraud, type Order } from './order.ts';
@@ -24,7 +25,7 @@ const db = new DatabaseSync(file, { timeout: 10_000 });
 db.exec('pragma synchronous = normal; create table if not exists marks (order_id text primary key, until integer not null)');
 const setIfAbsent = db.prepare(`
   insert into marks values (:id, :until) on conflict do update set until = excluded.until where marks.until < :now`);
-const setDone = db.prepare("update marks set until = 9e15 where order_id = ?");
+const setDone = db.prepare('update marks set until = 9e15 where order_id = ?');
 
 function mark({ id }: Order, forMs: number): boolean {
   const now = Date.now();

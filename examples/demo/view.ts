@@ -1,5 +1,5 @@
 import type { Counts, State } from './crew.ts';
-import { type Row, table } from './report.ts';
+import { columns, paint, type Row, table } from './report.ts';
 
 /** What the view shows of one side while the demo runs. */
 export interface Glance extends Counts {
@@ -19,12 +19,18 @@ export interface Scene {
 }
 
 /** Where the view is shown. */
-export type Screen = Pick<NodeJS.WriteStream, 'write'> & { readonly isTTY?: boolean };
+export interface Screen {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  write(text: string): unknown;
+}
 
 /** Shows scenes until it is stopped: in a terminal in place, elsewhere as a plain line every few seconds. */
-export function startView(screen: Screen, look: () => Scene): { stop(): void } {
-  const show = screen.isTTY ? inPlace(screen) : asLines(screen);
-  const timer = setInterval(() => show.draw(look()), screen.isTTY ? 200 : 3_000);
+export function startView(screen: Screen, colour: boolean, look: () => Scene): { stop(): void } {
+  // Lines that the terminal breaks could not be drawn over.
+  const live = screen.isTTY && (screen.columns ?? 80) >= 64;
+  const show = live ? inPlace(screen, colour) : asLines(screen);
+  const timer = setInterval(() => show.draw(look()), live ? 200 : 3_000);
   show.draw(look());
   return {
     stop() {
@@ -39,14 +45,14 @@ interface Show {
   end(): void;
 }
 
-function inPlace(screen: Screen): Show {
+function inPlace(screen: Screen, colour: boolean): Show {
   let height = 0;
   // The cursor would flicker across the table.
   screen.write('\x1b[?25l');
   const erase = () => (height > 0 ? `\x1b[${height}A\x1b[J` : '');
   return {
     draw(scene) {
-      const lines = sceneLines(scene);
+      const lines = sceneLines(scene, colour);
       screen.write(`${erase()}${lines.join('\n')}\n`);
       height = lines.length;
     },
@@ -67,10 +73,16 @@ function asLines(screen: Screen): Show {
   };
 }
 
-const faces: Record<State, string> = { starting: '\x1b[33m○\x1b[0m', working: '\x1b[32m●\x1b[0m', stopped: '\x1b[34m‖\x1b[0m', dead: '\x1b[31m✗\x1b[0m' };
+const faces: Record<State, { readonly face: string; readonly code: number }> = {
+  working: { face: '●', code: 32 },
+  starting: { face: '○', code: 33 },
+  stopped: { face: '‖', code: 34 },
+  dead: { face: '✗', code: 31 },
+};
 
 /** The lines of the live view. */
-export function sceneLines({ seconds, phase, sent, naive, receiver }: Scene): string[] {
+export function sceneLines({ seconds, phase, sent, naive, receiver }: Scene, colour: boolean): string[] {
+  const face = (state: State) => paint(faces[state].face, faces[state].code, colour);
   const row = (label: string, of: (side: Glance) => number, bad?: boolean): Row => ({
     label,
     naive: of(naive),
@@ -88,14 +100,14 @@ export function sceneLines({ seconds, phase, sent, naive, receiver }: Scene): st
     row('orders not charged (yet)', ({ effects, duplicated }) => sent - (effects - duplicated)),
     row('charges too many', ({ duplicated }) => duplicated, true),
   ];
-  const workers = ({ states }: Glance) => `${' '.repeat(15 - 2 * states.length)}${states.map((state) => faces[state]).join(' ')}`;
+  const workers = ({ states }: Glance) => `${' '.repeat(columns.figure - 2 * states.length + 1)}${states.map(face).join(' ')}`;
   return [
     '',
     `  ${seconds.toFixed(1).padStart(5)} s  ${phase}`,
     '',
-    ...table(rows, true),
-    `  ${'workers'.padEnd(32)}${workers(naive)}${workers(receiver).slice(1)}`,
+    ...table(rows, colour),
+    `  ${'workers'.padEnd(columns.label)}${workers(naive)}${workers(receiver)}`,
     '',
-    `  ${faces.working} works  ${faces.starting} starts  ${faces.stopped} is stopped  ${faces.dead} was killed`,
+    `  ${face('working')} works  ${face('starting')} starts  ${face('stopped')} is stopped  ${face('dead')} was killed`,
   ];
 }
