@@ -74,7 +74,7 @@ export async function run(cwd: string, command: string, args: readonly string[],
 }
 
 /** What must succeed. */
-export async function succeed(cwd: string, command: string, args: readonly string[]): Promise<string> {
+async function succeed(cwd: string, command: string, args: readonly string[]): Promise<string> {
   const { code, stdout, stderr } = await run(cwd, command, args);
   if (code !== 0) throw new Error(`${command} ${args.join(' ')}: exit code ${code}\n${stdout}\n${stderr}`);
   return stdout;
