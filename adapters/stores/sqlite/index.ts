@@ -40,8 +40,8 @@ export function sqliteStore<Db extends SqliteDatabase>(
   db: Db,
   options: SqliteStoreOptions = {},
 ): DedupStore & TransactionalStore<Db> & StoreAdmin {
-  const { lockTimeoutMs = 5_000, durability = 'full', world = realWorld, now = world.clock.wall } = options;
-  const tables = tableNames(options.tablePrefix ?? 'idempotent_');
+  const { tablePrefix = 'idempotent_', lockTimeoutMs = 5_000, durability = 'full', world = realWorld, now = world.clock.wall } = options;
+  const tables = tableNames(tablePrefix);
   expectNumber('lockTimeoutMs', lockTimeoutMs, { atLeast: 0, atMost: 600_000 });
   if (durability !== 'full' && durability !== 'normal') refuseOption('durability', '`full` or `normal`', durability);
 

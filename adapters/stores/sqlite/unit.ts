@@ -1,4 +1,4 @@
-import { ReceiverError } from '../../../src/errors.ts';
+import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { TransactionalStore, Unit } from '../../../src/store.ts';
 import type { Connection } from './connection.ts';
 import { inTransaction, type SqliteDatabase, type SqliteStatement, statements } from './database.ts';
@@ -52,11 +52,10 @@ export function transactionalUnit<Db extends SqliteDatabase>(
 
     /** The transaction is not the one that was begun: nothing of it may be taken for done. */
     function breaks(cause: unknown): ReceiverError {
-      broken ??= new ReceiverError(
-        'store',
-        "Expected the unit's transaction to stay open: a handler ran BEGIN, COMMIT or ROLLBACK on `tx`, or SQLite rolled back",
-        { cause },
-      );
+      const why = cause === undefined ? '' : `: ${describeError(cause)}`;
+      const expected =
+        "Expected the unit's transaction to stay open, but a handler ran BEGIN, COMMIT or ROLLBACK on `tx`, or SQLite rolled back";
+      broken ??= new ReceiverError('store', expected + why, { cause });
       return broken;
     }
 
