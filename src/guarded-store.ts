@@ -18,25 +18,32 @@ export interface GuardedStore {
 export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSettings): GuardedStore {
   const { clock } = settings.world;
 
-  async function bounded<T>(name: string, asked: number, call: () => Promise<readonly T[]>, late: (answers: readonly T[]) => void): Promise<readonly T[]> {
+  async function bounded<T>(
+    name: string,
+    asked: number,
+    call: () => Promise<readonly T[]>,
+    late: (answers: readonly T[]) => void,
+  ): Promise<readonly T[]> {
     return gate.watch(async () => {
       let timedOut = false;
       let cancel = () => {};
       const timeout = new Promise<never>((_, reject) => {
         cancel = clock.after(settings.storeTimeoutMs, () => {
           timedOut = true;
-          reject(new ReceiverError('store', `Expected the store's \`${name}\` to answer within ${settings.storeTimeoutMs} ms, got no answer`));
+          reject(
+            new ReceiverError('store', `Expected the store's \`${name}\` to answer within ${settings.storeTimeoutMs} ms, got no answer`),
+          );
         });
       });
-      const answering = call();
-      answering.then(
-        (answers) => timedOut && late(answers),
-        () => {},
-      );
       try {
+        const answering = Promise.resolve(call());
+        answering.then((answers) => timedOut && late(answers)).catch(() => {});
         const answers = await Promise.race([answering, timeout]);
         if (Array.isArray(answers) && answers.length === asked) return answers;
-        throw new ReceiverError('store', `Expected the store's \`${name}\` to give ${asked} answers, got ${Array.isArray(answers) ? answers.length : typeof answers}`);
+        throw new ReceiverError(
+          'store',
+          `Expected the store's \`${name}\` to give ${asked} answers, got ${Array.isArray(answers) ? answers.length : typeof answers}`,
+        );
       } finally {
         cancel();
       }
@@ -52,9 +59,33 @@ export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSett
   }
 
   return {
-    claim: coalesce((asks: Ask[]) => bounded('claim', asks.length, () => store.claim(asks), (answers) => giveBack(asks, answers)), { maxBatch }),
-    settle: coalesce((ends: End[]) => bounded('settle', ends.length, () => store.settle(ends), () => {}), { maxBatch }),
-    extend: (holds) => bounded('extend', holds.length, () => store.extend(holds), () => {}),
+    claim: coalesce(
+      (asks: Ask[]) =>
+        bounded(
+          'claim',
+          asks.length,
+          () => store.claim(asks),
+          (answers) => giveBack(asks, answers),
+        ),
+      { maxBatch },
+    ),
+    settle: coalesce(
+      (ends: End[]) =>
+        bounded(
+          'settle',
+          ends.length,
+          () => store.settle(ends),
+          () => {},
+        ),
+      { maxBatch },
+    ),
+    extend: (holds) =>
+      bounded(
+        'extend',
+        holds.length,
+        () => store.extend(holds),
+        () => {},
+      ),
     purge: (limit) => store.purge(limit),
   };
 }
