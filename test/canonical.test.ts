@@ -75,6 +75,16 @@ describe('RFC 8785', () => {
     });
   }
 
+  it('writes every ASCII character as JSON.stringify does, alone and among others, in values and in names', () => {
+    for (let code = 0; code < 128; code++) {
+      const character = String.fromCharCode(code);
+      for (const text of [character, `a${character}b`]) {
+        expect(canonicalJson(text)).toBe(JSON.stringify(text));
+        expect(canonicalJson({ [text]: 1 })).toBe(`{${JSON.stringify(text)}:1}`);
+      }
+    }
+  });
+
   it('refuses the two numbers of appendix B that JSON has no text for', () => {
     expect(() => canonicalJson(double('7fffffffffffffff'))).toThrow(notCanonical('NaN'));
     expect(() => canonicalJson(double('7ff0000000000000'))).toThrow(notCanonical('Infinity'));

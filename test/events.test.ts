@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type EventHooks, emitter, type ReceiverEvents } from '../src/events.ts';
+import { type EventHooks, emitter, type ReceiverEvents, teller } from '../src/events.ts';
 import { actions, delivery, stand } from './support/stand.ts';
 
 const event: ReceiverEvents['received'] = { scope: 'test', message: { id: 'm', body: '', headers: {} }, key: undefined };
@@ -53,6 +53,31 @@ describe('emit', () => {
     } finally {
       process.off('unhandledRejection', listen);
     }
+  });
+});
+
+describe('tell', () => {
+  const job = { message: event.message, key: 'k' };
+
+  it('adds what all events of a message have in common', () => {
+    const got: unknown[] = [];
+    const hooks: EventHooks = { completed: (told) => got.push(told) };
+    const tell = teller('test', hooks, emitter(hooks));
+    tell('completed', job, { attempt: 2, durationMs: 5 });
+    tell('busy', job, { remainingMs: 7 });
+    expect(got).toEqual([{ scope: 'test', message: event.message, key: 'k', attempt: 2, durationMs: 5 }]);
+  });
+
+  it('says that there is no key, where there is none', () => {
+    const got: unknown[] = [];
+    const hooks: EventHooks = { received: (told) => got.push(told) };
+    teller('test', hooks, emitter(hooks))('received', { ...job, key: '' }, {});
+    expect(got).toEqual([{ scope: 'test', message: event.message, key: undefined }]);
+  });
+
+  it('builds nothing where nobody listens', () => {
+    const details = new Proxy({ remainingMs: 7 }, { ownKeys: () => expect.fail('must not be read') });
+    teller('test', {}, emitter({}))('busy', job, details);
   });
 });
 

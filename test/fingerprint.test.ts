@@ -161,6 +161,12 @@ describe('omit', () => {
     expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
   });
 
+  it('finds nothing in what objects inherit', () => {
+    expect(fingerprint({ omit: ['constructor.name', 'toString.length', '__proto__.constructor'] }, { id: 'a' })).toBe(
+      fingerprintOf({ id: 'a' }),
+    );
+  });
+
   it('leaves the payload itself alone', () => {
     const payload = Object.freeze({ id: 'a', meta: Object.freeze({ sentAt: 1 }), list: Object.freeze([Object.freeze({ sentAt: 1 })]) });
     fingerprint({ omit: ['id', 'meta.sentAt', 'list.sentAt'] }, payload);

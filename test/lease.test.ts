@@ -430,6 +430,76 @@ describe('abort', () => {
   });
 });
 
+describe('the time limit of a handler', () => {
+  const timeout = (ms: number) =>
+    expect.objectContaining({ code: 'handler-timeout', message: `The handler has been running for ${ms} ms` });
+
+  it('aborts the signal when it is over, between two beats, and the claim is kept', async () => {
+    const { world, start, calls } = stand();
+    const lease = start('a');
+    await world.advance(1_000);
+    lease.limit(12_000);
+    await world.advance(11_999);
+    expect(lease.signal.aborted).toBe(false);
+    await world.advance(1);
+    expect(lease.signal.reason).toEqual(timeout(12_000));
+    expect(lease.over).toBe(false);
+    await world.advance(87_000);
+    expect(calls.map(({ at }) => at)).toEqual([10, 20, 30, 40, 50, 60, 70, 80, 90, 100].map((s) => s * 1_000));
+  });
+
+  it('holds where there is no claim and no hold', async () => {
+    const { world, start } = stand();
+    const lease = start('a', { claim: undefined });
+    lease.limit(500);
+    await world.advance(500);
+    expect(lease.signal.reason).toEqual(timeout(500));
+  });
+
+  it('is each lease its own, and can be taken back', async () => {
+    const { world, start } = stand();
+    const [a, b, c] = [start('a'), start('b'), start('c')];
+    a.limit(5_000);
+    b.limit(3_000);
+    c.limit(4_000);
+    c.limit(Number.POSITIVE_INFINITY);
+    await world.advance(3_000);
+    expect([a, b, c].map(({ aborted }) => aborted?.code)).toEqual([undefined, 'handler-timeout', undefined]);
+    await world.advance(2_000);
+    expect([a, b, c].map(({ aborted }) => aborted?.code)).toEqual(['handler-timeout', 'handler-timeout', undefined]);
+    await world.advance(300_000);
+    expect(c.aborted).toBeUndefined();
+  });
+
+  it('of a lost lease still ends nothing twice: the first reason stays', async () => {
+    const { world, start } = stand(async (holds) => holds.map(() => 'fenced'));
+    const lease = start('a');
+    lease.limit(15_000);
+    await world.advance(20_000);
+    expect(lease.aborted?.code).toBe('claim-lost');
+  });
+
+  it('leaves no timer behind when the lease ends', async () => {
+    const { world, start } = stand();
+    const lease = start('a');
+    lease.limit(5_000);
+    lease.end();
+    expect(world.timers).toBe(0);
+  });
+});
+
+describe('the signal', () => {
+  it('that is asked for only after it was aborted is aborted with the same reason', async () => {
+    const { world, start } = stand(async (holds) => holds.map(() => 'fenced'));
+    const lease = start('a');
+    await world.advance(10_000);
+    expect(lease.aborted).toEqual(lost('Another worker has claimed the message'));
+    expect(lease.signal.aborted).toBe(true);
+    expect(lease.signal.reason).toBe(lease.aborted);
+    expect(lease.signal).toBe(lease.signal);
+  });
+});
+
 describe('listeners of the signal', () => {
   it('may end their lease, or begin another, at once', async () => {
     const { world, start, kept } = stand(async (holds) => holds.map(({ key }) => (key === 'a' ? 'fenced' : 'ok')));
