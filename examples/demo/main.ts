@@ -56,8 +56,8 @@ const source = producer(
 const colour = process.stdout.isTTY && !process.env['NO_COLOR'];
 let phase = 'orders come in, workers are killed and stopped';
 console.log(`
-  One producer, two consumers: the same orders, some of them twice or three times, for ${workersPerSide} workers on each side.
-  A chaos hand kills ${kills} workers on each side, and stops ${stops} for longer than their lease.
+  Two consumers get the same orders, some of them twice or three times.
+  Each runs ${workersPerSide} workers, with ${kills} kills and ${stops} stops for longer than the lease.
 `);
 const view = startView(process.stdout, colour, () => ({
   seconds: (performance.now() - startedAt) / 1_000,
