@@ -102,7 +102,7 @@ export function failureOf(settings: ReceiverSettings, error: unknown, attempt: n
 }
 
 /** Exponential, less up to a half by chance, so that messages that failed together don't come back together. */
-export function backoffMs(settings: ReceiverSettings, attempt: number): number {
+function backoffMs(settings: ReceiverSettings, attempt: number): number {
   const { firstMs, maxMs } = settings.backoff;
   const full = Math.min(maxMs, firstMs * 2 ** (attempt - 1));
   return Math.round(full * (1 - settings.world.random.number() / 2));
