@@ -9,6 +9,7 @@ import {
   claimed,
   decodeKey,
   encodeKey,
+  keyBytes,
   nameOf,
   parked,
   type RawRow,
@@ -48,11 +49,12 @@ export function adminVerbs(
       if (expiresAt > now || purged >= limit) continue;
       // Another process may have purged it, or a part of it.
       const batch = session.recentInFile(id);
-      const live = batch ? entriesOf(batch).filter(({ key }) => session.recent.find(key)?.id === id) : [];
-      const dropped = Math.min(live.length, limit - purged);
-      purged += dropped;
+      const entries = batch ? entriesOf(batch).filter(({ key }) => session.recent.find(key)?.id === id) : [];
+      let at = 0;
+      // An entry whose key has a row has been replaced by it: it is no record any more.
+      for (; at < entries.length && purged < limit; at++) if (!session.hasRow(entries[at]!.bytes.subarray(0, keyBytes))) purged++;
       const left =
-        batch && dropped < live.length ? { ...batch, entries: Buffer.concat(live.slice(dropped).map(({ bytes }) => bytes)) } : undefined;
+        batch && at < entries.length ? { ...batch, entries: Buffer.concat(entries.slice(at).map(({ bytes }) => bytes)) } : undefined;
       session.trimRecent(id, left?.entries);
       changes.push(() => {
         session.recent.drop(id);

@@ -20,14 +20,14 @@ export function openLedger(session: Session): Ledger {
   const own = new Map<Key, Own>();
 
   function recordNew(ask: Ask, bytes: Buffer, now: number): Answer {
-    const row = session.find(ask.key, bytes);
+    const row = session.look(ask.key, bytes);
     if (!row) {
       // The common way, so it makes as little as possible.
       const fence = session.nextFence();
       own.set(ask.key, { ask, bytes, fence, claim: undefined, end: undefined });
       return { state: 'claimed', fence, attempt: 1, orphaned: false };
     }
-    return take(ask, bytes, row, now);
+    return take(ask, bytes, row === 'expired' ? undefined : row, now);
   }
 
   function take(ask: Ask, bytes: Buffer, row: ReturnType<Session['find']>, now: number): Answer {

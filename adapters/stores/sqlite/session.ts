@@ -18,6 +18,10 @@ export interface Session {
   saveFence(): void;
   /** The record of a key, unless it has expired: an expired record is absent, purged or not. */
   find(key: Key, bytes: Buffer): Row | Corrupt | undefined;
+  /** The same, but tells an expired row, which is to be replaced where it is. */
+  look(key: Key, bytes: Buffer): Row | Corrupt | 'expired' | undefined;
+  /** Whether `records` has a row for a key, expired or not. */
+  hasRow(bytes: Uint8Array): boolean;
   put(bytes: Uint8Array, row: Row): void;
   remove(bytes: Uint8Array): boolean;
   appendRecent(batch: Batch): void;
@@ -79,6 +83,20 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
     );
   }
 
+  function look(key: Key, bytes: Buffer): Row | Corrupt | 'expired' | undefined {
+    const batch = recent.find(key);
+    const at = now();
+    if (batch && batch.expiresAt > at) {
+      const entry = entryOf(batch, bytes);
+      if (!entry) return { corrupt: 'Expected the key in its batch of recent keys' };
+      return recentRow(batch, entry);
+    }
+    const raw = select.get(bytes) as RawRow | undefined;
+    if (!raw) return undefined;
+    const row = readRow(raw);
+    return 'corrupt' in row || row.expiresAt > at ? row : 'expired';
+  }
+
   return {
     recent,
     now,
@@ -108,19 +126,14 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
       savedFence = fence;
     },
 
+    look,
+
     find(key, bytes) {
-      const batch = recent.find(key);
-      const at = now();
-      if (batch && batch.expiresAt > at) {
-        const entry = entryOf(batch, bytes);
-        if (!entry) return { corrupt: 'Expected the key in its batch of recent keys' };
-        return recentRow(batch, entry);
-      }
-      const raw = select.get(bytes) as RawRow | undefined;
-      if (!raw) return undefined;
-      const row = readRow(raw);
-      return 'corrupt' in row || row.expiresAt > at ? row : undefined;
+      const row = look(key, bytes);
+      return row === 'expired' ? undefined : row;
     },
+
+    hasRow: (bytes) => select.get(bytes) !== undefined,
 
     remove: (bytes) => Number(remove.run(bytes).changes) > 0,
 
