@@ -26,7 +26,10 @@ export interface Contender {
  * Measures contenders side by side in one run: they take turns in short rounds, so that whatever else the machine does meets all
  * of them alike. The first round of each warms up and does not count.
  */
-export async function sideBySide(contenders: readonly Contender[], options: { readonly seconds: number; readonly rounds?: number }): Promise<CaseResult[]> {
+export async function sideBySide(
+  contenders: readonly Contender[],
+  options: { readonly seconds: number; readonly rounds?: number },
+): Promise<CaseResult[]> {
   const rounds = options.rounds ?? 6;
   const roundMs = (options.seconds * 1_000) / rounds;
   const sums = contenders.map(() => ({ messages: 0, ms: 0, batch: 0 }));

@@ -25,7 +25,9 @@ console.log(`\n${machine}\n`);
 for (const each of cases) console.log(line(each));
 for (const { name: aim, measured, ...limit } of aims) {
   const met = 'atLeast' in limit ? measured >= limit.atLeast : measured <= limit.atMost;
-  console.log(`${met ? 'met' : 'MISSED'}: ${aim}: ${measured} (${'atLeast' in limit ? `at least ${limit.atLeast}` : `at most ${limit.atMost}`})`);
+  console.log(
+    `${met ? 'met' : 'MISSED'}: ${aim}: ${measured} (${'atLeast' in limit ? `at least ${limit.atLeast}` : `at most ${limit.atMost}`})`,
+  );
 }
 const results = new URL('results/', import.meta.url);
 mkdirSync(results, { recursive: true });

@@ -23,7 +23,14 @@ function deliveries(batch: number): Delivery[] {
   return Array.from({ length: batchSize }, (_, i) => {
     const id = `order-${batch}-${i}`;
     const order: Order = { id, account: (batch * 7 + i * 13) % accounts, amount: 1 + (i % 100) };
-    const body = JSON.stringify({ ...order, currency: 'EUR', lines: [{ sku: 'A-1', quantity: 2 }, { sku: 'B-2', quantity: 1 }] });
+    const body = JSON.stringify({
+      ...order,
+      currency: 'EUR',
+      lines: [
+        { sku: 'A-1', quantity: 2 },
+        { sku: 'B-2', quantity: 1 },
+      ],
+    });
     return { message: { id, body, headers: { 'message-id': id } } };
   });
 }
@@ -100,11 +107,23 @@ async function inSavepoint(db: DatabaseSync, run: () => Promise<void>): Promise<
   }
 }
 
-function withReceiver(folder: string, name: string, file: string, options: { guarantee: 'leased' | 'transactional'; at: number; groupSize?: number }): Contender {
+function withReceiver(
+  folder: string,
+  name: string,
+  file: string,
+  options: { guarantee: 'leased' | 'transactional'; at: number; groupSize?: number },
+): Contender {
   const db = openFile(folder, file);
   const charge = charger(db);
   const receiver = createReceiver(
-    { scope: 'bench', key: attribute('message-id'), store: sqliteStore(db), guarantee: options.guarantee as 'transactional', groupSize: options.groupSize ?? 500, concurrency: 500 },
+    {
+      scope: 'bench',
+      key: attribute('message-id'),
+      store: sqliteStore(db),
+      guarantee: options.guarantee as 'transactional',
+      groupSize: options.groupSize ?? 500,
+      concurrency: 500,
+    },
     (order: Order) => charge(order),
   );
   return {

@@ -1,7 +1,8 @@
 // An SQS FIFO queue, with the AWS SDK over HTTP: a late retry of the producer, a failing handler, poison. The queue is served in this process.
+
+import { DatabaseSync } from 'node:sqlite';
 import { CreateQueueCommand, SendMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { startFauxqs } from 'fauxqs';
-import { DatabaseSync } from 'node:sqlite';
 import { attribute, createReceiver, TerminalError } from 'idempotent-receiver';
 import { sqliteStore } from 'idempotent-receiver/sqlite';
 import { sqsPoller, sqsSender } from 'idempotent-receiver/sqs';
@@ -65,7 +66,8 @@ await client.send(
 
 const poller = sqsPoller({ client, queueUrl, receiver, deadLetter: { queueUrl: deadUrl }, waitMs: 1_000 });
 const running = poller.run();
-while (!copies || db.prepare('select count(*) as n from charges').get()?.['n'] !== 2) await new Promise((resolve) => setTimeout(resolve, 50));
+while (!copies || db.prepare('select count(*) as n from charges').get()?.['n'] !== 2)
+  await new Promise((resolve) => setTimeout(resolve, 50));
 await poller.stop();
 await running;
 

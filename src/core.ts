@@ -1,6 +1,6 @@
 import type { CompletedCache } from './cache.ts';
 import { sleep } from './clock.ts';
-import { describeError, ReceiverError } from './errors.ts';
+import { describeError, printable, ReceiverError } from './errors.ts';
 import type { Tell } from './events.ts';
 import type { Gate } from './gate.ts';
 import type { AnyHandler, Failure } from './handler.ts';
@@ -86,7 +86,11 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
         try {
           result = settings.codec.decode(answer.result);
         } catch (cause) {
-          return storeTrouble(core, job, new ReceiverError('codec', `The stored result can't be decoded: ${describeError(cause)}`, { cause }));
+          return storeTrouble(
+            core,
+            job,
+            new ReceiverError('codec', `The stored result can't be decoded: ${describeError(cause)}`, { cause }),
+          );
         }
       }
       core.cache.add(job.key, {
@@ -129,7 +133,10 @@ export function unfitClaim(core: Core, job: Job, attempt: number): { park: DeadL
   if (attempt > 1 || sentAtMs === undefined || settings.onTooOld === 'process') return undefined;
   const ageMs = settings.world.clock.wall() - sentAtMs;
   if (ageMs <= settings.retentionMs) return undefined;
-  return { park: 'too-old', detail: `Sent ${Math.round(ageMs / 1000)} s ago, but messages are remembered for ${settings.retentionMs / 1000} s` };
+  return {
+    park: 'too-old',
+    detail: `Sent ${Math.round(ageMs / 1000)} s ago, but messages are remembered for ${settings.retentionMs / 1000} s`,
+  };
 }
 
 /** How a failure ends the claim, and the verdict that follows once it has. */
@@ -148,7 +155,7 @@ export function endingOf(core: Core, job: Job, failure: Failure, attempt: number
 }
 
 export function parked(core: Core, job: Job, reason: DeadLetterReason, detail: string): Ending {
-  return { as: 'parked', reason, detail, label: `${core.settings.scope} ${job.message.id}`.slice(0, 256) };
+  return { as: 'parked', reason, detail, label: printable([core.settings.scope, ...[job.id].flat()].join(' '), 256) };
 }
 
 export function endOf({ settings }: Core, { key, token }: Job, ending: Ending): End {

@@ -72,8 +72,13 @@ export class RetryAfter extends Error {
  */
 export function describeError(error: unknown): string {
   const text = error instanceof Error ? textOf(() => `${error.name}: ${error.message}`) : textOf(() => String(error));
+  return printable(text, 500);
+}
+
+/** Text that every store and log can take: one line, well-formed, without control characters, cut to a length. */
+export function printable(text: string, maxLength: number): string {
   return text
-    .slice(0, 500)
+    .slice(0, maxLength)
     .replace(/[\s\p{Cc}]+/gu, ' ')
     .toWellFormed();
 }

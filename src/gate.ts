@@ -18,6 +18,8 @@ export interface Gate {
 export function gate(world: World, scope: string, emit: Emit): Gate {
   let failures = 0;
   let until = 0;
+  /** Those who wait for the end of the pause. */
+  const waiting = new Set<AbortController>();
 
   const pauseMs = () => Math.max(0, until - world.clock.now());
   return {
@@ -28,6 +30,7 @@ export function gate(world: World, scope: string, emit: Emit): Gate {
         if (failures > 0) {
           failures = 0;
           until = 0;
+          for (const waiter of waiting) waiter.abort();
           emit('storeUp', { scope });
         }
         return result;
@@ -42,8 +45,14 @@ export function gate(world: World, scope: string, emit: Emit): Gate {
       }
     },
     async open(signal) {
-      while (pauseMs() > 0) {
-        if (!(await sleep(world.clock, pauseMs(), signal))) return false;
+      while (pauseMs() > 0 && !signal.aborted) {
+        const waiter = new AbortController();
+        const wake = () => waiter.abort();
+        waiting.add(waiter);
+        signal.addEventListener('abort', wake, { once: true });
+        await sleep(world.clock, pauseMs(), waiter.signal);
+        signal.removeEventListener('abort', wake);
+        waiting.delete(waiter);
       }
       return !signal.aborted;
     },

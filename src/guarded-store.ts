@@ -18,35 +18,38 @@ export interface GuardedStore {
 export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSettings): GuardedStore {
   const { clock } = settings.world;
 
-  async function bounded<T>(
+  /** Rejects when the call takes longer than `storeTimeoutMs`; its answer then goes to `late`. */
+  async function inTime<T>(name: string, call: () => Promise<T>, late: (answer: T) => void = () => {}): Promise<T> {
+    let timedOut = false;
+    let cancel = () => {};
+    const timeout = new Promise<never>((_, reject) => {
+      cancel = clock.after(settings.storeTimeoutMs, () => {
+        timedOut = true;
+        reject(
+          new ReceiverError('store', `Expected the store's \`${name}\` to answer within ${settings.storeTimeoutMs} ms, got no answer`),
+        );
+      });
+    });
+    try {
+      const answering = Promise.resolve(call());
+      answering.then((answer) => timedOut && late(answer)).catch(() => {});
+      return await Promise.race([answering, timeout]);
+    } finally {
+      cancel();
+    }
+  }
+
+  function answered<T>(
     name: string,
-    asked: number,
+    asked: readonly unknown[],
     call: () => Promise<readonly T[]>,
-    late: (answers: readonly T[]) => void,
+    late?: (answers: readonly T[]) => void,
   ): Promise<readonly T[]> {
     return gate.watch(async () => {
-      let timedOut = false;
-      let cancel = () => {};
-      const timeout = new Promise<never>((_, reject) => {
-        cancel = clock.after(settings.storeTimeoutMs, () => {
-          timedOut = true;
-          reject(
-            new ReceiverError('store', `Expected the store's \`${name}\` to answer within ${settings.storeTimeoutMs} ms, got no answer`),
-          );
-        });
-      });
-      try {
-        const answering = Promise.resolve(call());
-        answering.then((answers) => timedOut && late(answers)).catch(() => {});
-        const answers = await Promise.race([answering, timeout]);
-        if (Array.isArray(answers) && answers.length === asked) return answers;
-        throw new ReceiverError(
-          'store',
-          `Expected the store's \`${name}\` to give ${asked} answers, got ${Array.isArray(answers) ? answers.length : typeof answers}`,
-        );
-      } finally {
-        cancel();
-      }
+      const answers = await inTime(name, call, late);
+      if (Array.isArray(answers) && answers.length === asked.length) return answers;
+      const got = Array.isArray(answers) ? answers.length : typeof answers;
+      throw new ReceiverError('store', `Expected the store's \`${name}\` to give ${asked.length} answers, got ${got}`);
     });
   }
 
@@ -58,34 +61,19 @@ export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSett
     if (ends.length > 0) store.settle(ends).catch(() => {});
   }
 
+  const claim = (asks: Ask[]) =>
+    answered(
+      'claim',
+      asks,
+      () => store.claim(asks),
+      (answers) => giveBack(asks, answers),
+    );
+  const settle = (ends: End[]) => answered('settle', ends, () => store.settle(ends));
   return {
-    claim: coalesce(
-      (asks: Ask[]) =>
-        bounded(
-          'claim',
-          asks.length,
-          () => store.claim(asks),
-          (answers) => giveBack(asks, answers),
-        ),
-      { maxBatch },
-    ),
-    settle: coalesce(
-      (ends: End[]) =>
-        bounded(
-          'settle',
-          ends.length,
-          () => store.settle(ends),
-          () => {},
-        ),
-      { maxBatch },
-    ),
-    extend: (holds) =>
-      bounded(
-        'extend',
-        holds.length,
-        () => store.extend(holds),
-        () => {},
-      ),
-    purge: (limit) => store.purge(limit),
+    claim: coalesce(claim, { maxBatch }),
+    settle: coalesce(settle, { maxBatch }),
+    extend: (holds) => answered('extend', holds, () => store.extend(holds)),
+    // Not watched: that purging is slow does not mean that the store is down.
+    purge: (limit) => inTime('purge', () => store.purge(limit)),
   };
 }

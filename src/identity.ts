@@ -18,7 +18,8 @@ export function identifier(options: {
   const fingerprint = fingerprinter(options.fingerprint);
   return (message) => {
     const payload = options.decode(message);
-    return { payload, key: keyOf(options.scope, idOf(options.key, message, payload)), fingerprint: fingerprint(payload, message) };
+    const id = idOf(options.key, message, payload);
+    return { id, payload, key: keyOf(options.scope, id), fingerprint: fingerprint(payload, message) };
   };
 }
 

@@ -1,29 +1,23 @@
 /** The receiver: wraps a handler of messages, or any function. */
-export { createReceiver, type Receiver } from './receiver.ts';
-export { type Once, type OnceOptions, type OnceWrapper, once } from './once.ts';
-export type { CommonOptions, ReceiverOptions, ReceiverOptionsBase } from './options.ts';
 
-/** What a handler is promised, and what it gets. */
-export type { BaseContext, Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
-
-/** What makes two deliveries the same message, and what makes two messages different. */
-export { attribute, body, cloudEvent, contentHash, header, type KeyStrategy, keyOf, messageId, scope, tenant } from './key.ts';
 export { canonicalJson } from './canonical.ts';
-export { type FingerprintOption, fingerprintOf } from './fingerprint.ts';
-
-/** Errors. A handler throws `TerminalError` or `RetryAfter` to decide what becomes of its message. */
-export { type ErrorCode, errorCodes, ReceiverError, RetryAfter, TerminalError } from './errors.ts';
-
-/** What the receiver tells about its work. */
-export type { EventBase, EventHooks, ReceiverEvents } from './events.ts';
-
-/** For broker adapters: deliveries in, verdicts out. */
-export type { DeadLetterReason, Delivery, Message, RetryReason, Source, Verdict } from './message.ts';
-
-/** For stores: the contract. */
-export type * from './store.ts';
-
 /** For both, and for tests: time and chance, results, schemas. */
 export { type Clock, type Random, realWorld, type World } from './clock.ts';
 export { type Codec, jsonCodec } from './codec.ts';
+/** Errors. A handler throws `TerminalError` or `RetryAfter` to decide what becomes of its message. */
+export { type ErrorCode, errorCodes, ReceiverError, RetryAfter, TerminalError } from './errors.ts';
+/** What the receiver tells about its work. */
+export type { EventBase, EventHooks, ReceiverEvents } from './events.ts';
+export { type FingerprintOption, fingerprintOf } from './fingerprint.ts';
+/** What a handler is promised, and what it gets. */
+export type { BaseContext, Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
+/** What makes two deliveries the same message, and what makes two messages different. */
+export { attribute, body, cloudEvent, contentHash, header, type KeyStrategy, keyOf, messageId, scope, tenant } from './key.ts';
+/** For broker adapters: deliveries in, verdicts out. */
+export type { DeadLetterReason, Delivery, Message, RetryReason, Source, Verdict } from './message.ts';
+export { type Once, type OnceOptions, type OnceWrapper, once } from './once.ts';
+export type { CommonOptions, ReceiverOptions, ReceiverOptionsBase } from './options.ts';
+export { createReceiver, type Receiver } from './receiver.ts';
 export type { StandardSchema } from './schema.ts';
+/** For stores: the contract. */
+export type * from './store.ts';

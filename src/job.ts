@@ -8,6 +8,8 @@ export interface Job {
   readonly delivery: Delivery;
   readonly message: Message;
   readonly source: Source;
+  /** As the key strategy gave it, for people only. */
+  readonly id: string | readonly string[];
   readonly payload: unknown;
   /** Empty if `preset` says that there is none. */
   readonly key: Key;
@@ -29,6 +31,7 @@ export interface Job {
 
 /** What a message is known by. */
 export interface Identity {
+  readonly id: string | readonly string[];
   readonly payload: unknown;
   readonly key: Key;
   readonly fingerprint: Fingerprint;
@@ -43,7 +46,7 @@ export function jobsOf(
   const leaders = new Map<string, Job>();
   return deliveries.map((delivery, index) => {
     const { message } = delivery;
-    let identity: Identity = { payload: undefined, key: '', fingerprint: '' };
+    let identity: Identity = { id: '', payload: undefined, key: '', fingerprint: '' };
     let preset: Verdict | undefined;
     try {
       identity = options.identify(message);
@@ -81,5 +84,5 @@ export function askOf(job: Job, settings: { readonly leaseMs: number; readonly r
 
 function poison(error: unknown): Verdict {
   const undecodable = !(error instanceof ReceiverError) || error.code !== 'invalid-key';
-  return { action: 'dead-letter', reason: undecodable ? 'undecodable' : 'invalid-key', detail: describeError(error), attempts: 0 };
+  return { action: 'dead-letter', reason: undecodable ? 'undecodable' : 'invalid-key', detail: describeError(error), attempts: 0, error };
 }

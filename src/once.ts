@@ -37,7 +37,7 @@ export type OnceWrapper<Args extends readonly any[]> = <Fn extends (...args: [..
  * class Worker { @once({ store, scope: 'mail', key: (to: string) => to }) async greet(to: string) {} }
  * ```
  *
- * Results go through the codec: what JSON can't hold is an error, and a Date comes back as text.
+ * All functions that one `once(options)` wraps share its scope: give each its own. Results go through the codec: what JSON can't hold is an error, and a Date comes back as text.
  * A call that fails is forgotten and can be made again, up to `maxAttempts` times; a `TerminalError` is final.
  *
  * @throws from the made function: what `fn` throws; ReceiverError `busy` (still running, `retryAfterMs` says when to come back), `parked`,
@@ -91,10 +91,11 @@ function resultOf(verdict: Verdict, scope: string): unknown {
   if (verdict.action === 'ack') return verdict.result;
   const name = JSON.stringify(scope);
   if (verdict.action === 'dead-letter') {
-    if ('error' in verdict && verdict.error !== undefined) throw verdict.error;
-    const { reason, detail } = verdict;
-    if (reason === 'invalid-key') throw new ReceiverError('invalid-key', detail);
-    if (reason === 'undecodable') throw new ReceiverError('not-canonical', `The fingerprint of ${name} can't be taken: ${detail}`);
+    const { reason, detail, error } = verdict;
+    if (reason === 'undecodable') {
+      throw new ReceiverError('not-canonical', `The fingerprint of ${name} can't be taken: ${detail}`, { cause: error });
+    }
+    if (error !== undefined) throw error;
     if (reason === 'mismatch') throw new ReceiverError('mismatch', `${name} was called before with this key and other arguments`);
     throw new ReceiverError('parked', `${name} was given up for this key (${reason}): ${detail}`);
   }

@@ -5,16 +5,16 @@ import { expectNumber, ReceiverError, refuseOption } from './errors.ts';
 import { emitter, teller } from './events.ts';
 import { gate } from './gate.ts';
 import type { Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
+import { guardedStore } from './guarded-store.ts';
 import { type AnyHandler, isInside } from './handler.ts';
 import { identifier } from './identity.ts';
 import { jobsOf, lanesOf } from './job.ts';
-import { leasedWay } from './leased.ts';
 import { leases } from './lease.ts';
+import { leasedWay } from './leased.ts';
 import { limiter } from './limiter.ts';
 import type { Delivery, Message, Source, Verdict } from './message.ts';
 import { isDedupStore, isTransactionalStore, type ReceiverOptions, receiverSettings } from './options.ts';
 import type { DedupStore, Key, TransactionalStore } from './store.ts';
-import { guardedStore } from './guarded-store.ts';
 import { transactionalWay } from './transactional.ts';
 
 /** An idempotent receiver around a handler. Broker adapters give it deliveries and obey its verdicts. */
@@ -181,7 +181,8 @@ function start(
     keyOf: (message) => identify(message).key,
     process(deliveries, source = {}) {
       if (!Array.isArray(deliveries)) refuseOption('deliveries', 'an array', deliveries);
-      if (stopping.signal.aborted) return Promise.resolve(deliveries.map(() => ({ action: 'retry', reason: 'stopped', afterMs: 0 }) as const));
+      if (stopping.signal.aborted)
+        return Promise.resolve(deliveries.map(() => ({ action: 'retry', reason: 'stopped', afterMs: 0 }) as const));
       unanswered += deliveries.length;
       return track(process(deliveries, source as Source).finally(() => (unanswered -= deliveries.length)));
     },

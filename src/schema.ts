@@ -19,7 +19,9 @@ export async function validate<Output>(schema: StandardSchema<Output>, payload: 
   const result = await schema['~standard'].validate(payload);
   if (!result.issues) return result.value;
   const issues = result.issues.slice(0, 5).map(({ message, path }) => {
-    const where = (path ?? []).map((step) => String(typeof step === 'object' && step !== null && 'key' in step ? step.key : step)).join('.');
+    const where = (path ?? [])
+      .map((step) => String(typeof step === 'object' && step !== null && 'key' in step ? step.key : step))
+      .join('.');
     return where ? `${where}: ${message}` : message;
   });
   throw new ReceiverError('invalid-payload', `Expected the payload to fit its schema: ${issues.join('; ')}`);

@@ -237,5 +237,8 @@ function split<T>(items: readonly T[], first: (item: T) => boolean): [T[], T[]] 
 }
 
 function nonsense(call: string, asked: number, got: number): ReceiverError {
-  return new ReceiverError('store', `Expected the store's \`${call}\` to answer ${asked} times with success, got ${got} answers or a refusal`);
+  return new ReceiverError(
+    'store',
+    `Expected the store's \`${call}\` to answer ${asked} times with success, got ${got} answers or a refusal`,
+  );
 }

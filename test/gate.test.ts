@@ -152,6 +152,28 @@ describe('stopping', () => {
   });
 });
 
+describe('a success', () => {
+  it('wakes those who wait for the end of a pause; a failure right after it makes them wait again', async () => {
+    const { fail, succeed, open, world } = stand();
+    await fail();
+    const first = watch(open());
+    await world.settle();
+    expect(first.done).toBe(false);
+    await succeed();
+    await world.settle();
+    expect(first.value).toBe(true);
+    await fail();
+    const second = watch(open());
+    await world.settle();
+    await Promise.all([succeed(), fail()]);
+    await world.settle();
+    expect(second.done).toBe(false);
+    await world.advance(10_000);
+    expect(second.value).toBe(true);
+    expect(world.timers).toBe(0);
+  });
+});
+
 describe('the pause that is told to brokers', () => {
   it('is what is left of it, with up to 50 ms by chance, so that workers do not all come back at once', async () => {
     const seen = new Set<number>();

@@ -3,8 +3,8 @@ import { once as happened } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { createInterface } from 'node:readline';
+import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
 
 const folder = mkdtempSync(join(tmpdir(), 'idempotent-receiver-'));
@@ -61,7 +61,13 @@ const borders = [
   ['leased, killed between effect and record: the effect happens twice', 'leased', 'after effect', 'completed', 2],
   ['leased, killed after the record: the copy is acked', 'leased', 'after record', 'duplicate', 1],
   ['leased, killed before the ack: the copy is acked', 'leased', 'before ack', 'duplicate', 1],
-  ['transactional, killed in the handler, before the effect: handled when it comes again', 'transactional', 'before effect', 'completed', 1],
+  [
+    'transactional, killed in the handler, before the effect: handled when it comes again',
+    'transactional',
+    'before effect',
+    'completed',
+    1,
+  ],
   ['transactional, killed after the effect: rolled back, handled when it comes again', 'transactional', 'after effect', 'completed', 1],
   ['transactional, killed before the commit: rolled back, handled when it comes again', 'transactional', 'before commit', 'completed', 1],
   ['transactional, killed after the commit: the copy is acked', 'transactional', 'after record', 'duplicate', 1],

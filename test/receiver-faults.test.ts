@@ -68,7 +68,9 @@ describe('while the store is down', () => {
     const { receiver, faults } = stand(() => 'done', { onStoreDown: 'run' });
     faults.broken.claim = 'before';
     expect(actions(await receiver.process([delivery('a'), delivery('a'), delivery('b')]))).toEqual([
-      'ack completed', 'ack duplicate', 'ack completed',
+      'ack completed',
+      'ack duplicate',
+      'ack completed',
     ]);
     faults.broken.claim = undefined!;
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack completed']);
@@ -141,14 +143,19 @@ describe("the broker's hold", () => {
       }),
     );
     await world.advance(20_000);
-    expect(holds).toEqual([['a', 'b', '30000'], ['a', 'b', '30000']]);
+    expect(holds).toEqual([
+      ['a', 'b', '30000'],
+      ['a', 'b', '30000'],
+    ]);
     gate.open();
     await world.settle();
     expect(result.done).toBe(true);
   });
 
   it('when lost, aborts the handler', async () => {
-    const { receiver, world } = stand((_, { signal }) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(signal.reason))));
+    const { receiver, world } = stand(
+      (_, { signal }) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+    );
     const result = watch(receiver.process([delivery('a')], { hold: async () => [false] }));
     await world.advance(10_000);
     expect(result.value).toMatchObject([{ action: 'retry', reason: 'fenced', error: { code: 'claim-lost' } }]);
@@ -161,7 +168,9 @@ describe("the broker's hold", () => {
   });
 
   it('that cannot be renewed, for the broker does not answer, is lost when it runs out', async () => {
-    const { receiver, world } = stand((_, { signal }) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(signal.reason))));
+    const { receiver, world } = stand(
+      (_, { signal }) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+    );
     const result = watch(
       receiver.process([delivery('a', { heldUntil: 25_000 })], {
         hold: async () => {

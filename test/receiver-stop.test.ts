@@ -8,10 +8,13 @@ describe('stop', () => {
   it('lets running handlers finish, gives back what has not been started at once, and leaves nothing behind', async () => {
     const gate = latch();
     const started: string[] = [];
-    const { receiver, world, store } = stand(async ({ id }) => {
-      started.push(id);
-      await gate.promise;
-    }, { concurrency: 1 });
+    const { receiver, world, store } = stand(
+      async ({ id }) => {
+        started.push(id);
+        await gate.promise;
+      },
+      { concurrency: 1 },
+    );
     const verdicts: string[] = [];
     const result = watch(
       receiver.process([delivery('a'), delivery('b'), delivery('c', { orderingKey: 'k' }), delivery('d', { orderingKey: 'k' })], {
@@ -98,10 +101,13 @@ describe('stop', () => {
 describe('a handler that calls its own receiver', () => {
   it('with the message that it is handling gets an error, instead of waiting for itself', async () => {
     const seen: unknown[] = [];
-    const inner: ReturnType<typeof stand> = stand(async () => {
-      await inner.receiver.process([delivery('a')]).catch((error) => seen.push(error.code));
-      await inner.receiver.process([delivery('b')]).catch((error) => seen.push(error.code));
-    }, { concurrency: 2 });
+    const inner: ReturnType<typeof stand> = stand(
+      async () => {
+        await inner.receiver.process([delivery('a')]).catch((error) => seen.push(error.code));
+        await inner.receiver.process([delivery('b')]).catch((error) => seen.push(error.code));
+      },
+      { concurrency: 2 },
+    );
     inner.receiver.process([delivery('a')]).catch(() => {});
     await inner.world.advance(1_000);
     expect(seen).toContain('nested');

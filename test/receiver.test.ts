@@ -18,7 +18,10 @@ describe('a new message', () => {
 
   it('costs one round trip to claim and one to settle, however large the batch', async () => {
     const { receiver, faults } = stand(() => {});
-    const verdicts = await receiver.process(Array.from({ length: 100 }, (_, i) => delivery(`m${i}`)), {});
+    const verdicts = await receiver.process(
+      Array.from({ length: 100 }, (_, i) => delivery(`m${i}`)),
+      {},
+    );
     expect(new Set(actions(verdicts))).toEqual(new Set(['ack completed']));
     expect(faults.calls.filter(({ verb }) => verb === 'claim')).toEqual([{ verb: 'claim', items: 100 }]);
   });
@@ -53,10 +56,13 @@ describe('a new message', () => {
 
   it('keeps its key even if the handler changes the message', async () => {
     let runs = 0;
-    const { receiver } = stand((payload) => {
-      runs++;
-      payload.id = 'changed';
-    }, { key: (_: unknown, payload: { id: string }) => payload.id });
+    const { receiver } = stand(
+      (payload) => {
+        runs++;
+        payload.id = 'changed';
+      },
+      { key: (_: unknown, payload: { id: string }) => payload.id },
+    );
     await receiver.process([delivery('a')]);
     await receiver.process([delivery('a')]);
     expect(runs).toBe(1);
@@ -153,7 +159,10 @@ describe('same key, other payload', () => {
 
   it('is found within one batch too', async () => {
     const { receiver } = stand(() => {});
-    expect(actions(await receiver.process([delivery('a'), delivery('a', { payload: 1 })]))).toEqual(['ack completed', 'dead-letter mismatch']);
+    expect(actions(await receiver.process([delivery('a'), delivery('a', { payload: 1 })]))).toEqual([
+      'ack completed',
+      'dead-letter mismatch',
+    ]);
   });
 });
 
@@ -176,17 +185,27 @@ describe('poison', () => {
     const { receiver } = stand(() => {});
     const bad = { message: { id: '1', body: '{}', headers: {} } };
     expect(actions(await receiver.process([delivery('a'), bad, delivery('b')]))).toEqual([
-      'ack completed', 'dead-letter invalid-key', 'ack completed',
+      'ack completed',
+      'dead-letter invalid-key',
+      'ack completed',
     ]);
   });
 });
 
 describe('failures', () => {
   it('back off exponentially, with less up to a half by chance, and run again', async () => {
-    const { receiver } = stand((_, { attempt }) => {
-      if (attempt < 5) throw new Error('not yet');
-    }, { backoff: { firstMs: 1_000, maxMs: 4_000 } });
-    for (const [least, most] of [[500, 1_000], [1_000, 2_000], [2_000, 4_000], [2_000, 4_000]] as const) {
+    const { receiver } = stand(
+      (_, { attempt }) => {
+        if (attempt < 5) throw new Error('not yet');
+      },
+      { backoff: { firstMs: 1_000, maxMs: 4_000 } },
+    );
+    for (const [least, most] of [
+      [500, 1_000],
+      [1_000, 2_000],
+      [2_000, 4_000],
+      [2_000, 4_000],
+    ] as const) {
       const [verdict] = await receiver.process([delivery('a')]);
       expect(verdict).toMatchObject({ action: 'retry', reason: 'failed', error: new Error('not yet') });
       expect((verdict as { afterMs: number }).afterMs).toBeGreaterThanOrEqual(least);
@@ -208,29 +227,36 @@ describe('failures', () => {
       runs++;
       throw new TerminalError('account closed');
     });
-    expect(await receiver.process([delivery('a')])).toMatchObject([
+    expect(await receiver.process([delivery('a', { messageId: 'from the broker' })])).toMatchObject([
       { action: 'dead-letter', reason: 'terminal', detail: 'TerminalError: account closed', attempts: 1 },
     ]);
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['dead-letter terminal']);
     expect(runs).toBe(1);
     const admin = store as ReturnType<typeof memoryStore>;
-    expect(await admin.listParked({ limit: 10 })).toMatchObject([{ reason: 'terminal', detail: 'TerminalError: account closed', label: 'test a' }]);
+    expect(await admin.listParked({ limit: 10 })).toMatchObject([
+      { reason: 'terminal', detail: 'TerminalError: account closed', label: 'test a' },
+    ]);
     await admin.replay(receiver.keyOf(delivery('a').message));
     await receiver.process([delivery('a')]);
     expect(runs).toBe(2);
   });
 
   it('are parked after maxAttempts', async () => {
-    const { receiver } = stand(() => {
-      throw new Error('always');
-    }, { maxAttempts: 3 });
+    const { receiver } = stand(
+      () => {
+        throw new Error('always');
+      },
+      { maxAttempts: 3 },
+    );
     const seen: string[] = [];
     for (let i = 0; i < 4; i++) seen.push(...actions(await receiver.process([delivery('a')])));
     expect(seen).toEqual(['retry failed', 'retry failed', 'dead-letter max-attempts', 'dead-letter max-attempts']);
   });
 
   it('of the schema park the message, naming the place and not the payload', async () => {
-    const schema = { '~standard': { version: 1, vendor: 'test', validate: () => ({ issues: [{ message: 'too small', path: ['amount'] }] }) } };
+    const schema = {
+      '~standard': { version: 1, vendor: 'test', validate: () => ({ issues: [{ message: 'too small', path: ['amount'] }] }) },
+    };
     const { receiver } = stand(() => expect.fail('the handler ran'), { schema });
     expect(await receiver.process([delivery('a', { payload: { amount: -1 } })])).toMatchObject([
       { action: 'dead-letter', reason: 'invalid-payload', detail: expect.stringContaining('amount: too small') },
@@ -247,10 +273,13 @@ describe('failures', () => {
 
   it('to encode the result park the message: it has taken effect, and must not run again', async () => {
     let runs = 0;
-    const { receiver } = stand(() => {
-      runs++;
-      return 10n;
-    }, { results: true });
+    const { receiver } = stand(
+      () => {
+        runs++;
+        return 10n;
+      },
+      { results: true },
+    );
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['dead-letter unencodable-result']);
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['dead-letter unencodable-result']);
     expect(runs).toBe(1);
@@ -348,10 +377,13 @@ describe('a stalled worker', () => {
   it('whose lease ended while it waited for its turn does not start the handler', async () => {
     const gate = latch();
     const started: string[] = [];
-    const { receiver, world, faults } = stand(async (payload) => {
-      started.push(payload.id);
-      await gate.promise;
-    }, { concurrency: 1 });
+    const { receiver, world, faults } = stand(
+      async (payload) => {
+        started.push(payload.id);
+        await gate.promise;
+      },
+      { concurrency: 1 },
+    );
     const result = watch(receiver.process([delivery('a'), delivery('b')]));
     await world.settle();
     faults.broken.extend = 'before';
@@ -463,23 +495,33 @@ describe('order', () => {
     const one = stand(() => new Promise(() => {}));
     void one.receiver.process([delivery('busy')]);
     await one.world.settle();
-    const two = stand(({ id }) => {
-      if (id === 'bad') throw new TerminalError('no');
-    }, {}, one);
+    const two = stand(
+      ({ id }) => {
+        if (id === 'bad') throw new TerminalError('no');
+      },
+      {},
+      one,
+    );
     const keyed = (id: string) => delivery(id, { orderingKey: 'k' });
     expect(actions(await two.receiver.process([keyed('bad'), keyed('x'), keyed('busy'), keyed('y')]))).toEqual([
-      'dead-letter terminal', 'ack completed', 'retry busy', 'retry order',
+      'dead-letter terminal',
+      'ack completed',
+      'retry busy',
+      'retry order',
     ]);
   });
 
   it('no more than `concurrency` handlers run at once, over all calls', async () => {
     let now = 0;
     let most = 0;
-    const { receiver, world } = stand(async () => {
-      most = Math.max(most, ++now);
-      await Promise.resolve();
-      now--;
-    }, { concurrency: 3 });
+    const { receiver, world } = stand(
+      async () => {
+        most = Math.max(most, ++now);
+        await Promise.resolve();
+        now--;
+      },
+      { concurrency: 3 },
+    );
     const all = watch(Promise.all([0, 1, 2].map((n) => receiver.process([0, 1, 2, 3].map((i) => delivery(`${n}-${i}`))))));
     await world.settle();
     expect(all.done).toBe(true);
@@ -506,7 +548,9 @@ describe('a message older than the memory', () => {
     const { receiver, world } = stand(() => {}, { retentionMs: day, onTooOld: 'process' });
     expect(actions(await receiver.process([delivery('a', { sentAtMs: world.clock.wall() - 2 * day })]))).toEqual(['ack completed']);
     const strict = stand(() => {}, { retentionMs: day });
-    expect(actions(await strict.receiver.process([delivery('a', { sentAtMs: strict.world.clock.wall() - day })]))).toEqual(['ack completed']);
+    expect(actions(await strict.receiver.process([delivery('a', { sentAtMs: strict.world.clock.wall() - day })]))).toEqual([
+      'ack completed',
+    ]);
   });
 
   it('the horizon of the broker must not be longer than the retention', () => {
@@ -519,6 +563,17 @@ describe('a message older than the memory', () => {
 });
 
 describe('purging', () => {
+  it('that hangs does not keep the receiver from stopping', async () => {
+    const { receiver, world, faults } = stand(() => {}, { purgeEveryMs: 1_000, storeTimeoutMs: 2_000 });
+    faults.broken.purge = 'hang';
+    await world.advance(1_000);
+    await receiver.process([delivery('a')]);
+    const stopped = watch(receiver.stop());
+    await world.advance(2_000);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(world.timers).toBe(0);
+  });
+
   it('rides on other work, in batches, and leaves no timer', async () => {
     const { receiver, world, faults, store } = stand(() => {}, { retentionMs: 60_000, purgeEveryMs: 60_000, leaseMs: 1_000 });
     await receiver.process(Array.from({ length: 1_200 }, (_, i) => delivery(`m${i}`)));

@@ -21,7 +21,11 @@ function transactional(handler: AnyHandler, options: Record<string, unknown> = {
   const world = virtualWorld({ seed: shared?.seed ?? 1 });
   const store = sqliteStore(db, { now: world.clock.wall, world });
   const made = stand(handler, { store, ...options }, { world, store });
-  const effects = () => db.prepare('select id from effects order by rowid').all().map((row) => row['id']);
+  const effects = () =>
+    db
+      .prepare('select id from effects order by rowid')
+      .all()
+      .map((row) => row['id']);
   return { ...made, db, store, effects };
 }
 
@@ -36,7 +40,9 @@ describe('the transactional way', () => {
   it('commits effect and record together; copies are acked without the handler', async () => {
     const { receiver, effects, names } = transactional(charge, { cacheSize: 0 });
     expect(actions(await receiver.process([delivery('a'), delivery('b'), delivery('a')]))).toEqual([
-      'ack completed', 'ack completed', 'ack duplicate',
+      'ack completed',
+      'ack completed',
+      'ack duplicate',
     ]);
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack duplicate']);
     expect(effects()).toEqual(['a', 'b']);
@@ -50,21 +56,29 @@ describe('the transactional way', () => {
     const counted = { ...store, unit: (work: never) => unit(work).finally(() => units++) };
     const { receiver: counting } = stand(charge, { store: counted, groupSize: 10 }, { world: receiver.world as never, store });
     const committed: number[] = [];
-    await counting.process(Array.from({ length: 25 }, (_, i) => delivery(`m${i}`)), { settled: () => committed.push(units) });
+    await counting.process(
+      Array.from({ length: 25 }, (_, i) => delivery(`m${i}`)),
+      { settled: () => committed.push(units) },
+    );
     expect(units).toBe(3);
     expect(committed.map((unitsBefore, i) => unitsBefore * 10 > i)).not.toContain(false);
   });
 
   it('a failing handler undoes only its own effects, and is counted', async () => {
     const attempts: number[] = [];
-    const { receiver, effects } = transactional((payload, ctx) => {
-      charge(payload, ctx);
-      if (payload.id !== 'bad') return;
-      attempts.push(ctx.attempt);
-      throw new Error('no');
-    }, { maxAttempts: 3 });
+    const { receiver, effects } = transactional(
+      (payload, ctx) => {
+        charge(payload, ctx);
+        if (payload.id !== 'bad') return;
+        attempts.push(ctx.attempt);
+        throw new Error('no');
+      },
+      { maxAttempts: 3 },
+    );
     expect(actions(await receiver.process([delivery('a'), delivery('bad'), delivery('c')]))).toEqual([
-      'ack completed', 'retry failed', 'ack completed',
+      'ack completed',
+      'retry failed',
+      'ack completed',
     ]);
     expect(actions(await receiver.process([delivery('bad')]))).toEqual(['retry failed']);
     expect(actions(await receiver.process([delivery('bad')]))).toEqual(['dead-letter max-attempts']);
@@ -78,7 +92,8 @@ describe('the transactional way', () => {
       throw id === 'never' ? new TerminalError('closed') : new RetryAfter(5_000);
     });
     expect(await receiver.process([delivery('never'), delivery('later')])).toMatchObject([
-      { action: 'dead-letter', reason: 'terminal' }, { action: 'retry', afterMs: 5_000 },
+      { action: 'dead-letter', reason: 'terminal' },
+      { action: 'retry', afterMs: 5_000 },
     ]);
     expect(await store.listParked({ limit: 9 })).toMatchObject([{ reason: 'terminal', detail: 'TerminalError: closed' }]);
   });
@@ -120,10 +135,13 @@ describe('the transactional way', () => {
   });
 
   it('a result that cannot be encoded undoes the effect', async () => {
-    const { receiver, effects } = transactional((payload, ctx) => {
-      charge(payload, ctx);
-      return 1n;
-    }, { results: true });
+    const { receiver, effects } = transactional(
+      (payload, ctx) => {
+        charge(payload, ctx);
+        return 1n;
+      },
+      { results: true },
+    );
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['dead-letter unencodable-result']);
     expect(effects()).toEqual([]);
   });
@@ -147,7 +165,9 @@ describe('the transactional way', () => {
     const { receiver } = transactional(charge);
     const bad = { message: { id: '1', body: '{', headers: {} }, orderingKey: 'k' };
     expect(actions(await receiver.process([delivery('a', { orderingKey: 'k' }), bad, delivery('b', { orderingKey: 'k' })]))).toEqual([
-      'ack completed', 'dead-letter undecodable', 'ack completed',
+      'ack completed',
+      'dead-letter undecodable',
+      'ack completed',
     ]);
   });
 });
@@ -210,7 +230,9 @@ describe('a transaction that fails', () => {
       if (payload.id === 'bad') ctx.tx.exec('commit');
     });
     expect(actions(await receiver.process([delivery('a'), delivery('bad'), delivery('c')]))).toEqual([
-      'ack completed', 'retry failed', 'ack completed',
+      'ack completed',
+      'retry failed',
+      'ack completed',
     ]);
     expect(effects()).toEqual(['a', 'c']);
   });

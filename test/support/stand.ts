@@ -1,6 +1,6 @@
 import { memoryStore } from '../../adapters/stores/memory.ts';
-import { attribute, createReceiver, type Delivery, type EventHooks, type ReceiverEvents, type Verdict } from '../../src/index.ts';
 import type { AnyHandler } from '../../src/handler.ts';
+import { attribute, createReceiver, type Delivery, type EventHooks, type ReceiverEvents, type Verdict } from '../../src/index.ts';
 import type { DedupStore } from '../../src/store.ts';
 import { type VirtualWorld, virtualWorld } from '../../src/testing/virtual-world.ts';
 
@@ -32,7 +32,17 @@ export function stand(handler: AnyHandler, options: Record<string, unknown> = {}
 
 function recording(told: Told): EventHooks {
   const names = [
-    'received', 'claimed', 'duplicate', 'busy', 'completed', 'released', 'parked', 'fenced', 'mismatch', 'storeDown', 'storeUp',
+    'received',
+    'claimed',
+    'duplicate',
+    'busy',
+    'completed',
+    'released',
+    'parked',
+    'fenced',
+    'mismatch',
+    'storeDown',
+    'storeUp',
   ] as const;
   return Object.fromEntries(names.map((name) => [name, (event: never) => told.push([name, event])]));
 }

@@ -36,14 +36,16 @@ const guarded = {
     return settled;
   },
   unit: ((work) =>
-    store.unit(async (unit) => {
-      const done = await work(unit);
-      await at('before commit');
-      return done;
-    }).then(async (done) => {
-      await at('after record');
-      return done;
-    })) as typeof store.unit,
+    store
+      .unit(async (unit) => {
+        const done = await work(unit);
+        await at('before commit');
+        return done;
+      })
+      .then(async (done) => {
+        await at('after record');
+        return done;
+      })) as typeof store.unit,
 };
 
 const receiver = createReceiver(
