@@ -135,7 +135,7 @@ function start(
   function purgeByTheWay(): void {
     if (!store || clock.now() - purgedAt < settings.purgeEveryMs || stopping.signal.aborted) return;
     purgedAt = clock.now();
-    track(
+    void track(
       (async () => {
         while (!stopping.signal.aborted && (await store.purge(purgeBatch)) === purgeBatch);
       })().catch(() => {}),
