@@ -52,7 +52,7 @@ export function isPlain(value: object): boolean {
 function writeMembers(object: Record<string, unknown>, depth: number): string {
   let text = '';
   const names = Object.keys(object);
-  if (!isSorted(names)) names.sort();
+  sortInPlace(names);
   for (const name of names) {
     const member = object[name];
     if (member === undefined) continue;
@@ -70,9 +70,18 @@ function quote(text: string, what = 'a string'): string {
   return JSON.stringify(text);
 }
 
-function isSorted(names: readonly string[]): boolean {
-  for (let i = 1; i < names.length; i++) if (names[i - 1]! > names[i]!) return false;
-  return true;
+/** By UTF-16 code units. Few names are put in their places without the copies that `sort` makes of any array. */
+function sortInPlace(names: string[]): void {
+  if (names.length > 20) {
+    names.sort();
+    return;
+  }
+  for (let i = 1; i < names.length; i++) {
+    const name = names[i]!;
+    let at = i;
+    for (; at > 0 && names[at - 1]! > name; at--) names[at] = names[at - 1]!;
+    names[at] = name;
+  }
 }
 
 function notCanonical(what: string): ReceiverError {

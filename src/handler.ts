@@ -5,7 +5,7 @@ import { describeError, ReceiverError, RetryAfter, TerminalError } from './error
 import type { BaseContext } from './guarantee.ts';
 import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
-import type { DeadLetterReason, RetryReason } from './message.ts';
+import type { DeadLetterReason, Message, RetryReason } from './message.ts';
 import type { ReceiverSettings } from './options.ts';
 import { validate } from './schema.ts';
 
@@ -50,6 +50,36 @@ export function isInside(owner: object, key?: string): boolean {
   return false;
 }
 
+/** Beside the payload: what every handler gets, and `tx` or `fence` where there is one. */
+class HandlerContext implements BaseContext {
+  readonly message: Message;
+  readonly attempt: number;
+  readonly key: (name: string) => string;
+  declare readonly tx?: unknown;
+  declare readonly fence?: number;
+  readonly #lease: Lease;
+
+  constructor(job: Job, lease: Lease, own: Own) {
+    this.message = job.message;
+    this.attempt = own.attempt;
+    this.key = (name) => digest(['downstream', job.key, name], 32);
+    if ('tx' in own) this.tx = own.tx;
+    if (own.fence !== undefined) this.fence = own.fence;
+    this.#lease = lease;
+  }
+
+  get signal(): AbortSignal {
+    return this.#lease.signal;
+  }
+}
+
+/** What a handler gets by the way that it is run. */
+interface Own {
+  readonly attempt: number;
+  readonly tx?: unknown;
+  readonly fence?: number;
+}
+
 /** Runs the handler: schema, handler, encoding of the result. Rejects with whatever goes wrong; `failureOf` says what follows. */
 export async function runHandler(
   owner: object,
@@ -57,18 +87,11 @@ export async function runHandler(
   handler: AnyHandler,
   job: Job,
   lease: Lease,
-  own: { readonly attempt: number; readonly tx?: unknown; readonly fence?: number },
+  own: Own,
 ): Promise<Handled> {
   const { clock } = settings.world;
   const payload = settings.schema ? await fit('invalid-payload', validate(settings.schema, job.payload)) : job.payload;
-  const context: BaseContext = {
-    ...own,
-    message: job.message,
-    get signal() {
-      return lease.signal;
-    },
-    key: (name) => digest(['downstream', job.key, name], 32),
-  };
+  const context = new HandlerContext(job, lease, own);
   const startedAt = clock.now();
   lease.limit(settings.handlerTimeoutMs);
   try {

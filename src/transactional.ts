@@ -113,7 +113,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     const work = new UnitOfWork(core, owner);
     try {
       const verdicts = await core.gate.watch(() => units.unit((unit) => work.run(unit, jobs)));
-      for (const tell of work.afterCommit) tell();
+      work.committed();
       return verdicts;
     } catch (error) {
       return jobs.map((job) => job.preset ?? storeTrouble(core, job, error));
@@ -129,8 +129,9 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
 
 /** What happens in one transaction. It has happened only when that has committed, so what is told and remembered of it waits until then. */
 class UnitOfWork {
-  readonly afterCommit: (() => void)[] = [];
   readonly #core: Core;
+  readonly #told: (() => void)[] = [];
+  readonly #completed: { readonly job: Job; readonly result: string | undefined }[] = [];
   readonly #owner: object;
   readonly #ends: End[] = [];
   readonly #recorded = new Set<string>();
@@ -141,9 +142,16 @@ class UnitOfWork {
     this.#core = {
       ...core,
       tell: (name, job, details) => {
-        if (settings.on[name]) this.afterCommit.push(() => tell(name, job, details));
+        if (settings.on[name]) this.#told.push(() => tell(name, job, details));
       },
     };
+  }
+
+  committed(): void {
+    const { cache, settings } = this.#core;
+    const at = settings.world.clock.now();
+    for (const { job, result } of this.#completed) cache.add(job.key, { fingerprint: job.fingerprint, result, at });
+    for (const tell of this.#told) tell();
   }
 
   async run(unit: Unit<unknown>, jobs: readonly Job[]): Promise<Verdict[]> {
@@ -220,7 +228,7 @@ class UnitOfWork {
     const { result, encoded, durationMs } = handled;
     if (encoded !== undefined) this.#end(job, { as: 'completed', result: encoded });
     core.tell('completed', job, { attempt, durationMs });
-    this.afterCommit.push(() => core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: settings.world.clock.now() }));
+    this.#completed.push({ job, result: encoded });
     return { action: 'ack', outcome: 'completed', result };
   }
 
