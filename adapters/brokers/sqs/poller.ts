@@ -110,7 +110,6 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
         await stop();
       } finally {
         signal?.removeEventListener('abort', onAbort);
-        over.abort();
       }
     },
     stop,

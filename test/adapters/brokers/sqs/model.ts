@@ -143,6 +143,8 @@ export function sqsModel(clock: Clock): SqsModel {
       }
       message.receives++;
       message.handle = `${message.id}/${message.receives}`;
+      // A second copy of a message counts its receives by itself, but has handles of its own.
+      if (queue.handles.has(message.handle)) message.handle += `~${++made}`;
       message.handedOutAt = clock.now();
       message.visibleAt = visibleAt;
       queue.handles.set(message.handle, message);
@@ -222,9 +224,17 @@ export function sqsModel(clock: Clock): SqsModel {
     };
   }
 
+  let moment = { at: 0, requests: 0 };
+  /** Virtual time stands still while anybody goes on asking: a loop without a pause would never end. */
+  function refuseHotLoop(): void {
+    if (moment.at !== clock.now()) moment = { at: clock.now(), requests: 0 };
+    if (++moment.requests > 1_000) throw new Error('1,000 requests in one moment');
+  }
+
   const through =
     <Request, Answer>(name: keyof SqsCalls, run: (request: Request, options?: SqsRequestOptions) => Answer | Promise<Answer>) =>
     (request: Request, options?: SqsRequestOptions): Promise<Answer> => {
+      refuseHotLoop();
       model.log.push({ name, request });
       return model.intercept(name, request, async () => run(request, options));
     };
