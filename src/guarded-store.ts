@@ -13,13 +13,18 @@ export interface GuardedStore {
   settle(ends: readonly End[]): Promise<Settled[]>;
   extend(holds: readonly Hold[]): Promise<readonly Settled[]>;
   purge(limit: number): Promise<number>;
+  /** Nobody waits any more: calls that are under way lose their time limit, and so leave no timer behind. */
+  close(): void;
 }
 
 export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSettings): GuardedStore {
   const { clock } = settings.world;
+  const limits = new Set<() => void>();
+  let closed = false;
 
   /** Rejects when the call takes longer than `storeTimeoutMs`; its answer then goes to `late`. */
   async function inTime<T>(name: string, call: () => Promise<T>, late: (answer: T) => void = () => {}): Promise<T> {
+    if (closed) return call();
     let timedOut = false;
     let cancel = () => {};
     const timeout = new Promise<never>((_, reject) => {
@@ -30,12 +35,14 @@ export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSett
         );
       });
     });
+    limits.add(cancel);
     try {
       const answering = Promise.resolve(call());
       answering.then((answer) => timedOut && late(answer)).catch(() => {});
       return await Promise.race([answering, timeout]);
     } finally {
       cancel();
+      limits.delete(cancel);
     }
   }
 
@@ -75,5 +82,10 @@ export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSett
     extend: (holds) => answered('extend', holds, () => store.extend(holds)),
     // Not watched: that purging is slow does not mean that the store is down.
     purge: (limit) => inTime('purge', () => store.purge(limit)),
+    close() {
+      closed = true;
+      for (const cancel of limits) cancel();
+      limits.clear();
+    },
   };
 }

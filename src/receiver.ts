@@ -167,6 +167,7 @@ function start(
     }
     stopped.abort();
     core.leases.endAll();
+    store?.close();
     return { abandoned: core.loose.size + unanswered };
   }
 

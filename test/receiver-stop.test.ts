@@ -112,4 +112,19 @@ describe('a handler that calls its own receiver', () => {
     await inner.world.advance(1_000);
     expect(seen).toContain('nested');
   });
+
+  it('leaves no timer behind when a heartbeat is still under way as the last handler ends', async () => {
+    const gate = latch();
+    const { receiver, world, faults } = stand(() => gate.promise, { leaseMs: 30_000 });
+    const result = watch(receiver.process([delivery('a')]));
+    faults.broken.extend = 'hang';
+    await world.advance(10_000);
+    expect(faults.calls.at(-1)?.verb).toBe('extend');
+    const stopped = watch(receiver.stop());
+    gate.open();
+    await world.settle();
+    expect(actions(result.value!)).toEqual(['ack completed']);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(world.timers).toBe(0);
+  });
 });
