@@ -53,7 +53,7 @@ export function persist<Entry>(
     });
   }
 
-  const linger = lingering(world.clock);
+  const linger = lingering(world.clock, link.over);
   const batched = coalesce(send, { maxBatch: maxEntries });
 
   return async (entries) => {
@@ -77,14 +77,15 @@ export function persist<Entry>(
   };
 }
 
-/** Resolves when `maxEntries` are waiting here, or `lingerMs` after the first of them came; for all of them in one turn. */
-function lingering(clock: Clock): (count: number) => Promise<void> {
+/** Resolves when `maxEntries` are waiting here, or `lingerMs` after the first of them came, or when `over` is aborted; for all in one turn. */
+function lingering(clock: Clock, over: AbortSignal): (count: number) => Promise<void> {
   const waiting: (() => void)[] = [];
   let size = 0;
   let cancel: (() => void) | undefined;
   const flush = () => {
     cancel?.();
     cancel = undefined;
+    over.removeEventListener('abort', flush);
     size = 0;
     for (const resolve of waiting.splice(0)) resolve();
   };
@@ -92,8 +93,10 @@ function lingering(clock: Clock): (count: number) => Promise<void> {
     new Promise((resolve) => {
       waiting.push(resolve);
       size += count;
-      if (size >= maxEntries) flush();
-      else cancel ??= clock.after(lingerMs, flush);
+      if (size >= maxEntries || over.aborted) return flush();
+      if (cancel) return;
+      cancel = clock.after(lingerMs, flush);
+      over.addEventListener('abort', flush, { once: true });
     });
 }
 

@@ -61,7 +61,7 @@ async function sendOnce(sending: Sending, batch: readonly Outgoing[], signal: Ab
   }
 }
 
-export function isRetriable(result: SqsSendResult): boolean {
+function isRetriable(result: SqsSendResult): boolean {
   return result.state === 'failed' && result.retriable;
 }
 

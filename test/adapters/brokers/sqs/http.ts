@@ -75,7 +75,7 @@ export function polling(options: Omit<SqsPollerOptions, 'onError'> & { receiver:
 }
 
 /** Waits for a thing that another process brings about, looking every few milliseconds. */
-export async function until(what: () => boolean | Promise<boolean>, withinMs = 5_000): Promise<void> {
+export async function until(what: () => boolean | Promise<boolean>, withinMs = 15_000): Promise<void> {
   for (const end = performance.now() + withinMs; performance.now() < end; ) {
     if (await what()) return;
     await new Promise((resolve) => setTimeout(resolve, 5));
