@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { createWriteStream, existsSync } from 'node:fs';
+import { createWriteStream, existsSync, rmSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -40,12 +40,15 @@ export async function startProgram(
     child.once('error', (error) => ((ended = String(error)), resolve()));
     child.once('exit', (code, signal) => ((ended ??= `exit ${code ?? signal}`), resolve()));
   });
-  const killNow = () => void child.kill('SIGKILL');
+  const killNow = () => {
+    child.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  };
   process.once('exit', killNow);
   const stop = async () => {
     process.off('exit', killNow);
     await end(child, exit);
-    file.end();
+    await new Promise<void>((resolve) => file.end(resolve));
     await rm(folder, { recursive: true, force: true });
   };
   for (const giveUpAt = performance.now() + withinMs; !(await isOpen(port)); ) {
