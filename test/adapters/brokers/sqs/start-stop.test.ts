@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { sqsPoller } from '../../../../adapters/brokers/sqs/index.ts';
 import { memoryStore } from '../../../../adapters/stores/memory.ts';
-import { createReceiver, messageId } from '../../../../src/index.ts';
+import { createReceiver, messageId, TerminalError } from '../../../../src/index.ts';
 import { virtualWorld } from '../../../../src/testing/virtual-world.ts';
 import { latch, watch } from '../../../support/stand.ts';
 import { sqsModel } from './model.ts';
@@ -229,6 +229,24 @@ describe('stopping', () => {
     await other.world.advance(5_100);
     expect(given.done).toBe(true);
     expect(other.world.timers).toBe(0);
+  });
+
+  it('leaves no timer behind when it gives up on a dead letter', async () => {
+    const refuse = () => {
+      throw new TerminalError('never');
+    };
+    const { model, queueUrl, deadUrl, start, world, poller } = rig(refuse, {
+      noRedrive: true,
+      poller: { deadLetter: { queueUrl: 'https://sqs.eu-west-1.amazonaws.com/000000000000/dead' } },
+    });
+    model.put(queueUrl, '1');
+    model.intercept = (name, _request, run) => (name === 'sendMessageBatch' ? new Promise(() => {}) : run());
+    await start();
+    const stopped = watch(poller.stop());
+    await world.advance(5_001);
+    expect(stopped.done).toBe(true);
+    expect(world.timers).toBe(0);
+    expect([bodies(model, queueUrl), bodies(model, deadUrl)]).toEqual([['1'], []]);
   });
 
   it('drains a receiver that is shared, and does not stop it', async () => {
