@@ -1,0 +1,46 @@
+import type { Receiver } from '../../src/index.ts';
+import type { Link, Server } from './link.ts';
+import type { Sent } from './scenario.ts';
+import type { Worker } from './worker.ts';
+
+/** A consumer in one worker: the real adapter around the real receiver. */
+export interface Consumer {
+  /** Until it is stopped. */
+  run(): Promise<void>;
+  stop(options: { readonly graceMs: number }): Promise<{ readonly abandoned: number }>;
+}
+
+/** A message where it is now: still to be handled, put aside, or gone. */
+export interface Whereabouts {
+  readonly sent: Sent;
+  readonly messageId: string;
+  /** Order of sending within everything. */
+  readonly order: number;
+  state: 'queued' | 'dead-lettered' | 'acked';
+  /** Moved by the broker itself, because it was received too often. */
+  redriven: boolean;
+  deliveries: number;
+  /** Deliveries that looked like the first one. */
+  firsts: number;
+}
+
+/**
+ * A broker in the simulated world. SQS is one; a Kafka with partitions, groups, generations and offsets is to be another: the rest of the
+ * simulator knows no more of a broker than this.
+ */
+export interface SimBroker {
+  readonly server: Server;
+  /** Whether messages of one group come in order. */
+  readonly ordered: boolean;
+  send(message: Sent): void;
+  consumer(worker: Worker, link: Link, receiver: Receiver): Consumer;
+  /** Everything that was ever sent, in order. */
+  readonly messages: readonly Whereabouts[];
+  find(messageId: string): Whereabouts;
+  /** True when no message waits for anything. */
+  quiet(): boolean;
+  /** Called when a message is acked, for the checks. */
+  onAck: (message: Whereabouts) => void;
+  /** Called when a message is put aside by a consumer, for its reason. */
+  onDeadLetter: (message: Whereabouts, reason: string) => void;
+}

@@ -1,0 +1,194 @@
+import type { Verdict } from '../../src/index.ts';
+import { keyOf } from '../../src/key.ts';
+import type { SimBroker, Whereabouts } from './broker.ts';
+import { scope } from './fleet.ts';
+import type { Kernel } from './kernel.ts';
+import type { Effect, Ledger, Run } from './ledger.ts';
+import type { Scenario } from './scenario.ts';
+import type { Seen, SimStore } from './stores.ts';
+import type { Watch } from './watch.ts';
+import type { Worker } from './worker.ts';
+
+/** The invariants of DESIGN.md 5, checked while a run goes on and after it. Reads what really is, behind everybody's back. */
+export class Checks {
+  readonly #of: { kernel: Kernel; scenario: Scenario; store: SimStore; broker: SimBroker; ledger: Ledger; watch: Watch };
+  readonly #digests = new Map<string, string>();
+  readonly #names = new Map<string, string>();
+
+  constructor(of: { kernel: Kernel; scenario: Scenario; watch: Watch }) {
+    this.#of = of as never;
+    for (const { key } of of.scenario.messages) {
+      if (this.#digests.has(key)) continue;
+      const digest = keyOf(scope, key);
+      this.#digests.set(key, digest);
+      this.#names.set(digest, key);
+    }
+  }
+
+  readonly nameOf = (digest: string): string => this.#names.get(digest) ?? digest;
+
+  /** The parts are made one after another, and some want this one first. */
+  connect(parts: { store: SimStore; broker: SimBroker; ledger: Ledger }): void {
+    Object.assign(this.#of, parts);
+    parts.broker.onAck = (message) => this.acked(message, 'deleted');
+    parts.ledger.onEffects = (effects) => this.effects(effects);
+    parts.ledger.onBegin = (run) => this.begun(run);
+  }
+
+  seen(key: string): Seen | undefined {
+    return this.#of.store.seen(this.#digests.get(key)!);
+  }
+
+  /** I2: acked only when effect and record are there. */
+  acked({ sent }: Whereabouts, how: string): void {
+    const { watch, ledger } = this.#of;
+    if (this.seen(sent.key)?.state !== 'completed')
+      watch.violation('I2', `${sent.name} was ${how}, but its record is ${this.seen(sent.key)?.state}`);
+    const effects = ledger.of(sent.key);
+    if (effects.length === 0) watch.violation('I2', `${sent.name} was ${how} without an effect`);
+    else if (effects[0]!.run.payload !== sent.payload) watch.violation('I7', `${sent.name} was ${how} for the effect of another payload`);
+  }
+
+  verdict(worker: Worker, messageId: string, verdict: Verdict): void {
+    const { watch, broker, scenario } = this.#of;
+    const message = broker.find(messageId);
+    const { sent } = message;
+    watch.tell(worker.name, () => `${sent.name}: ${verdict.action} ${verdict.action === 'ack' ? verdict.outcome : verdict.reason}`);
+    if (verdict.action === 'ack') {
+      this.acked(message, `acked by ${worker.name}`);
+      if (scenario.results) this.#result(sent.key, verdict.result);
+    }
+    if (verdict.action === 'dead-letter') this.#deadLetter(message, verdict.reason, worker);
+  }
+
+  /** I6: everybody gets the committed result. */
+  #result(key: string, result: unknown): void {
+    const committed = this.seen(key)?.result;
+    const given = JSON.stringify(result);
+    if (committed !== given) this.#of.watch.violation('I6', `${key}: result ${given}, committed is ${committed}`);
+    const counted = (result as { run?: number } | undefined)?.run;
+    if (!this.#of.ledger.of(key).some(({ run }) => run.id === counted))
+      this.#of.watch.violation('I6', `${key}: the result of run ${counted}, which had no effect`);
+  }
+
+  /** A message is put aside only for a reason that is true. */
+  #deadLetter({ sent }: Whereabouts, reason: string, worker: Worker): void {
+    const { watch, scenario, broker } = this.#of;
+    watch.count('deadLetters');
+    const seen = this.seen(sent.key);
+    const others = () => broker.messages.some((each) => each.sent.key === sent.key && each.sent.payload !== sent.payload);
+    const true_ = {
+      terminal: () => sent.kind === 'terminal' && seen?.state === 'parked',
+      'max-attempts': () => seen?.state === 'parked' && seen.attempts >= scenario.maxAttempts,
+      mismatch: others,
+      'invalid-key': () => sent.kind === 'malformed',
+    }[reason];
+    if (!true_?.())
+      watch.violation(
+        'I4',
+        `${sent.name} (${sent.kind}) was dead-lettered by ${worker.name} as ${reason}; ${seen?.attempts ?? 0} attempts, ${seen?.state}`,
+      );
+    if (reason === 'max-attempts' && sent.kind === 'poison') watch.count('parkedPoison');
+  }
+
+  /** I3, I11: a handler starts only under a claim that is current, by the store's own clock. */
+  begun(run: Run): void {
+    const { watch, kernel, scenario, ledger } = this.#of;
+    if (ledger.runs.some((other) => other !== run && other.key === run.key)) watch.count('reruns');
+    for (const other of ledger.running) {
+      if (other !== run && other.key === run.key && other.worker.alive) {
+        watch.count('zombies');
+        break;
+      }
+    }
+    if (scenario.way === 'transactional') return;
+    const seen = this.seen(run.key);
+    const own = seen?.state === 'claimed' && seen.token.startsWith(`${run.worker.name}-`) && seen.leaseUntil > kernel.now;
+    if (!own)
+      watch.violation('I3', `run ${run.id} of ${run.key} begins on ${run.worker.name}, but the claim is ${seen?.token}'s (${seen?.state})`);
+  }
+
+  /** I9: the first effect of a message comes when everything before it in its group is done. */
+  effects(effects: readonly Effect[]): void {
+    const { broker, watch, ledger } = this.#of;
+    if (!broker.ordered) return;
+    for (const { run } of effects) {
+      if (ledger.of(run.key)[0]!.run !== run) continue;
+      const { sent, order } = broker.find(run.messageId);
+      for (const before of broker.messages) {
+        if (before.order >= order) break;
+        if (before.sent.group !== sent.group || before.state !== 'queued' || before.sent.kind === 'malformed') continue;
+        if (ledger.of(before.sent.key).length > 0 || this.seen(before.sent.key)?.state === 'parked') continue;
+        watch.violation('I9', `${sent.name} had its effect before ${before.sent.name} of the same group`);
+      }
+    }
+  }
+
+  /** I10: after `stop` nothing is left of a worker. */
+  stopped(worker: Worker, stopAt: number, abandoned: number): void {
+    const { watch, ledger, broker, kernel } = this.#of;
+    if (worker.timers !== 0) watch.violation('I10', `${worker.name} has stopped and left ${worker.timers} timers`);
+    if (abandoned > 0) worker.troubles.push(stopAt);
+    for (const run of ledger.running)
+      if (run.worker === worker && abandoned === 0) watch.violation('I10', `${worker.name} has stopped, and run ${run.id} goes on`);
+    for (const { sent } of broker.messages) {
+      const seen = this.seen(sent.key);
+      if (seen?.state !== 'claimed' || !seen.token.startsWith(`${worker.name}-`) || seen.leaseUntil <= kernel.now || abandoned > 0)
+        continue;
+      // A claim whose reply was lost is nobody's to give back.
+      if (worker.troubles.some((at) => at >= seen.claimedAt - 10_000)) continue;
+      watch.violation('I10', `${worker.name} has stopped and still holds ${sent.key}`);
+    }
+  }
+
+  /** Everything that can be said only at the end. */
+  final(quiet: boolean): void {
+    const { watch, broker, scenario, ledger } = this.#of;
+    if (!quiet) {
+      const left = broker.messages.filter(({ state }) => state === 'queued').map(({ sent }) => sent.name);
+      watch.violation('I4', `not quiet: ${left.join(', ') || 'only copies'} still in the queue`);
+    }
+    for (const message of broker.messages) {
+      const { sent, state, redriven } = message;
+      if (quiet && state === 'queued') watch.violation('lost', `${sent.name} is neither done nor dead-lettered`);
+      if (redriven && message.deliveries < scenario.maxReceives)
+        watch.violation('lost', `${sent.name} was moved away after ${message.deliveries} receives`);
+    }
+    for (const [key, effects] of ledger.effects) {
+      const payloads = new Set(effects.map(({ run }) => run.payload));
+      if (payloads.size > 1) watch.violation('I7', `${key}: two payloads had effects`);
+      if (effects.length > 1) this.#doubled(key, effects);
+    }
+    for (const { sent, messageId } of broker.messages) if (sent.kind === 'poison') this.#poison(sent.key, messageId);
+  }
+
+  /** I1: in the leased way a second effect needs an excuse. */
+  #doubled(key: string, effects: readonly Effect[]): void {
+    const { watch, scenario } = this.#of;
+    if (scenario.way !== 'leased') return watch.violation('I1', `${key}: ${effects.length} effects`);
+    // A run's effect may be slower than that of the next run. What has to be excused is that the next one was started.
+    const runs = effects.map(({ run }) => run).sort((a, b) => a.id - b.id);
+    for (let i = 0; i + 1 < runs.length; i++) {
+      const [run, next] = [runs[i]!, runs[i + 1]!];
+      const { worker } = run;
+      const excused =
+        run.outcome === 'threw' ||
+        worker.endedAt <= next.startedAt ||
+        run.endedAt - run.startedAt >= scenario.handlerTimeoutMs ||
+        worker.troubles.some((at) => at >= run.startedAt - scenario.leaseMs * 2 && at <= next.startedAt);
+      if (!excused)
+        watch.violation('I1', `${key}: runs ${run.id} and ${next.id} both had their effect, and nothing had happened to ${worker.name}`);
+    }
+  }
+
+  #poison(key: string, messageId: string): void {
+    const { ledger, scenario, broker, watch } = this.#of;
+    if (broker.find(messageId).sent.copyOf) return;
+    const starts = ledger.runs.filter((run) => run.key === key).length;
+    // In a transaction the count of a first delivery dies with the process.
+    const uncounted =
+      scenario.way === 'transactional' ? broker.messages.reduce((sum, each) => sum + (each.sent.key === key ? each.firsts : 0), 0) : 0;
+    if (starts > scenario.maxAttempts + uncounted)
+      watch.violation('I4', `${key} killed its process ${starts} times, with ${scenario.maxAttempts} attempts`);
+  }
+}

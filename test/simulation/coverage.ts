@@ -1,0 +1,55 @@
+import type { BrokerKind, Way } from './scenario.ts';
+import { type Interesting, interesting } from './watch.ts';
+
+export type Counts = Readonly<Record<Interesting, number>>;
+
+export function noCounts(): Record<Interesting, number> {
+  return Object.fromEntries(interesting.map((name) => [name, 0])) as Record<Interesting, number>;
+}
+
+export function addCounts(to: Record<Interesting, number>, more: Counts): void {
+  for (const name of interesting) to[name] += more[name];
+}
+
+/** How often each must have been seen in 1,000 seeds, about a third of what is usual. */
+const always: Partial<Counts> = {
+  crashes: 700,
+  pauses: 700,
+  stops: 1_500,
+  outages: 50,
+  lostRequests: 300,
+  lostReplies: 250,
+  resent: 100,
+  orphans: 40,
+  reruns: 400,
+  duplicates: 400,
+  redeliveries: 2_000,
+  parkedPoison: 100,
+  deadLetters: 800,
+  redriven: 80,
+  mismatches: 20,
+};
+const claiming: Partial<Counts> = { zombies: 30, busy: 500, fenced: 60, orphans: 400, abandoned: 15 };
+const byWay: Record<Way, Partial<Counts>> = {
+  leased: claiming,
+  fenced: { ...claiming, fencedWrites: 3 },
+  transactional: { inDoubt: 60, inDoubtCommitted: 20, conflicts: 20, rollbacks: 200 },
+};
+const byBroker: Record<BrokerKind, Partial<Counts>> = {
+  standard: { copies: 60, keptDeletes: 40, batchCopies: 20 },
+  fifo: { staleHandles: 100, groupStops: 60 },
+};
+
+/** Fewer seeds than this prove too little to be asked for more. */
+const enoughSeeds = 300;
+
+/** What was not exercised enough: a run that never got there has not shown that it works there. */
+export function missing(way: Way, broker: BrokerKind, seeds: number, counts: Counts): string[] {
+  if (seeds < enoughSeeds) return [];
+  const needed = { ...always, ...byWay[way], ...byBroker[broker] };
+  return Object.entries(needed).flatMap(([name, per1000]) => {
+    const need = Math.floor((per1000 * seeds) / 1_000);
+    const got = counts[name as Interesting];
+    return got < need ? [`${way} × ${broker}: ${name} ${got}, needed ${need}`] : [];
+  });
+}

@@ -1,0 +1,135 @@
+import type { Answer, Ask, DedupStore, End, Hold, Key, Settled } from '../../src/store.ts';
+import type { Kernel } from './kernel.ts';
+import type { Watch } from './watch.ts';
+
+/** What the checker knows of a key, from the answers alone. */
+export interface Owner {
+  token: string;
+  fence: number;
+  attempts: number;
+  state: 'claimed' | 'released' | 'completed' | 'parked';
+  leaseUntil: number;
+  fingerprint: string;
+  result: string | undefined;
+  reason: string;
+  claimedAt: number;
+}
+
+/**
+ * Stands at the store's door and judges each answer against all answers before it: one owner at a time, fences that grow, finished that stays
+ * finished, stale tokens that change nothing. It knows nothing of how the store works, so it also judges stores that are wrong.
+ */
+export class Owners {
+  readonly known = new Map<Key, Owner>();
+  readonly #kernel: Kernel;
+  readonly #watch: Watch;
+  readonly #nameOf: (key: Key) => string;
+
+  constructor(kernel: Kernel, watch: Watch, nameOf: (key: Key) => string) {
+    this.#kernel = kernel;
+    this.#watch = watch;
+    this.#nameOf = nameOf;
+  }
+
+  guard(store: DedupStore): DedupStore {
+    const judged =
+      <Item, Given>(verb: (items: readonly Item[]) => Promise<readonly Given[]>, judge: (item: Item, given: Given) => void) =>
+      async (items: readonly Item[]) => {
+        const answers = await verb(items);
+        items.forEach((item, i) => judge(item, answers[i]!));
+        return answers;
+      };
+    return {
+      claim: judged(store.claim, (ask: Ask, answer: Answer) => this.claimed(ask, answer)),
+      settle: judged(store.settle, (end: End, settled: Settled) => this.settled(end, settled)),
+      extend: judged(store.extend, (hold: Hold, settled: Settled) => this.extended(hold, settled)),
+      purge: (limit) => store.purge(limit),
+    };
+  }
+
+  claimed(ask: Ask, answer: Answer): void {
+    const owner = this.known.get(ask.key);
+    const name = this.#nameOf(ask.key);
+    const wrong = (what: string) => this.#watch.violation('I3', `${name}: ${what}`);
+    this.#watch.tell('store', () => `claim ${name} by ${ask.token}: ${JSON.stringify(answer)}`);
+    switch (answer.state) {
+      case 'claimed':
+        return this.#given(ask, answer, owner, name);
+      case 'busy':
+        this.#watch.count('busy');
+        if (owner?.state !== 'claimed' || owner.leaseUntil <= this.#kernel.now) wrong('busy, but nobody holds it');
+        return;
+      case 'completed':
+        if (owner?.state !== 'completed') wrong('completed, but nobody has completed it');
+        else if (owner.result !== answer.result) this.#watch.violation('I6', `${name}: result ${answer.result} instead of ${owner.result}`);
+        return;
+      case 'parked':
+        if (owner?.state !== 'parked') wrong('parked, but nobody has parked it');
+        return;
+      case 'mismatch':
+        this.#watch.count('mismatches');
+        if (!owner || owner.fingerprint === ask.fingerprint) this.#watch.violation('I7', `${name}: mismatch without another payload`);
+        return;
+      default:
+        wrong(answer.state);
+    }
+  }
+
+  #given(ask: Ask, answer: Answer & { state: 'claimed' }, owner: Owner | undefined, name: string): void {
+    const { now } = this.#kernel;
+    const wrong = (what: string) => this.#watch.violation('I3', `${name}: ${what}`);
+    if (answer.orphaned) this.#watch.count('orphans');
+    if (owner && owner.fingerprint !== ask.fingerprint) this.#watch.violation('I7', `${name}: claimed with another payload`);
+    if (owner?.token === ask.token && owner.state === 'claimed') {
+      if (owner.fence !== answer.fence || owner.attempts !== answer.attempt) wrong('asked again with the same token, answered otherwise');
+      owner.leaseUntil = now + ask.leaseMs;
+      return;
+    }
+    if (owner?.state === 'completed' || owner?.state === 'parked') wrong(`claimed, but it is ${owner.state}`);
+    if (owner?.state === 'claimed' && owner.leaseUntil > now)
+      wrong(`two owners: ${owner.token} holds it for ${owner.leaseUntil - now} ms more`);
+    if (owner && answer.fence <= owner.fence) wrong(`fence ${answer.fence} after ${owner.fence}`);
+    if (answer.attempt !== (owner?.attempts ?? 0) + 1) wrong(`attempt ${answer.attempt} after ${owner?.attempts ?? 0}`);
+    this.known.set(ask.key, {
+      token: ask.token,
+      fence: answer.fence,
+      attempts: answer.attempt,
+      state: 'claimed',
+      leaseUntil: now + ask.leaseMs,
+      fingerprint: ask.fingerprint,
+      result: undefined,
+      reason: '',
+      claimedAt: now,
+    });
+  }
+
+  settled(end: End, settled: Settled): void {
+    const owner = this.known.get(end.key);
+    const name = this.#nameOf(end.key);
+    this.#watch.tell('store', () => `settle ${name} as ${end.as} by ${end.token}: ${settled}`);
+    const current = owner?.token === end.token && (owner.state === 'claimed' || owner.state === end.as);
+    if (settled === 'fenced') {
+      this.#watch.count('fenced');
+      if (current) this.#watch.violation('I3', `${name}: the current token was fenced`);
+      return;
+    }
+    if (!current) return this.#watch.violation('I3', `${name}: settled as ${end.as} by a stale token, while it is ${owner?.state}`);
+    if (owner.state !== 'claimed') return;
+    owner.state = end.as;
+    if (end.as === 'completed') owner.result = end.result;
+    if (end.as === 'released' && !end.counted) owner.attempts--;
+    if (end.as === 'parked') owner.reason = end.reason;
+  }
+
+  extended(hold: Hold, settled: Settled): void {
+    const owner = this.known.get(hold.key);
+    const name = this.#nameOf(hold.key);
+    this.#watch.tell('store', () => `extend ${name} by ${hold.token}: ${settled}`);
+    const current = owner?.token === hold.token && owner.state === 'claimed';
+    if (settled === 'fenced') {
+      this.#watch.count('fenced');
+      if (current) this.#watch.violation('I3', `${name}: the current token was refused its extension`);
+    } else if (!current) this.#watch.violation('I3', `${name}: extended by a stale token`);
+    else owner.leaseUntil = this.#kernel.now + hold.leaseMs;
+  }
+}

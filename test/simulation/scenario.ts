@@ -1,0 +1,164 @@
+import { type Chance, hash, type Odds, Stream } from './chance.ts';
+import { type CallFault, callFaults } from './link.ts';
+
+export const ways = ['leased', 'fenced', 'transactional'] as const;
+export type Way = (typeof ways)[number];
+export const brokerKinds = ['standard', 'fifo'] as const;
+export type BrokerKind = (typeof brokerKinds)[number];
+
+/** What a message is like. */
+export type MessageKind =
+  | 'plain'
+  /** Its handler fails now and then. */
+  | 'flaky'
+  /** Its handler throws a TerminalError. */
+  | 'terminal'
+  /** Its handler kills the process, each time. */
+  | 'poison'
+  /** Its handler runs longer than a lease. */
+  | 'long'
+  /** The same, and it never looks at its signal. */
+  | 'deaf'
+  /** The key of another message, and another payload. */
+  | 'impostor'
+  /** It has no key. */
+  | 'malformed';
+
+/** One call of a producer. Copies have the key and the payload of an earlier one. */
+export interface Sent {
+  readonly name: string;
+  readonly atMs: number;
+  readonly key: string;
+  readonly kind: MessageKind;
+  /** Two messages with one key and different payloads are a mismatch. */
+  readonly payload: string;
+  readonly group: string;
+  readonly copyOf: string | undefined;
+}
+
+/** What can go wrong with a worker by itself, and with a handler. */
+export type LifeFault = 'crash' | 'pause' | 'stop';
+export type HandlerFault = 'throw-before' | 'throw-after' | 'slow' | 'stuck';
+export type QueueFault = 'copy' | 'keep' | 'partial';
+
+/** Everything about a run that is decided beforehand. */
+export interface Scenario {
+  readonly seed: number;
+  readonly way: Way;
+  readonly broker: BrokerKind;
+  readonly workers: readonly string[];
+  readonly messages: readonly Sent[];
+  readonly healAtMs: number;
+  readonly leaseMs: number;
+  readonly visibilityMs: number;
+  readonly storeTimeoutMs: number;
+  readonly handlerTimeoutMs: number;
+  readonly waitMs: number;
+  readonly pollMs: number;
+  readonly polls: number;
+  readonly maxInFlight: number;
+  readonly maxAttempts: number;
+  readonly concurrency: number;
+  readonly cacheSize: number;
+  readonly groupSize: number;
+  readonly results: boolean;
+  readonly redrive: boolean;
+  readonly maxReceives: number;
+  readonly isolation: 'exclusive' | 'optimistic';
+  readonly skewMs: number;
+  readonly odds: {
+    readonly store: Odds<CallFault>;
+    readonly broker: Odds<CallFault>;
+    readonly resource: Odds<CallFault>;
+    readonly life: Odds<LifeFault>;
+    readonly handler: Odds<HandlerFault>;
+    readonly queue: Odds<QueueFault>;
+    readonly outage: Odds<'refuses' | 'swallows'>;
+  };
+}
+
+/**
+ * Makes the scenario of a seed. Each seed has its own few kinds of faults, often or seldom (swarm testing): where everything goes wrong all the
+ * time nothing gets far enough to go wrong in an interesting way, and a doubled effect always has an excuse.
+ */
+export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: Chance): Scenario {
+  const plan = new Stream(hash(seed, `scenario ${way} ${broker}`));
+  const calm = plan.happens(0.08);
+  const chosen = <Kind extends string>(kinds: readonly Kind[], share: number, most: number): [Kind, number][] =>
+    kinds.flatMap((kind): [Kind, number][] => {
+      const [is, much] = [plan.happens(share), plan.next()];
+      return is && !calm ? [[kind, most * much * much]] : [];
+    });
+  const leaseMs = plan.pick([2_000, 4_000, 10_000]);
+  const ladder = (share: number, most: number) => chosen(callFaults, share, most);
+  const workers = ['w1', 'w2', 'w3', 'w4'].slice(0, plan.int(2, 4)).filter((name) => name === 'w1' || chance.keeps(`worker ${name}`));
+  const scenario: Scenario = {
+    seed,
+    way,
+    broker,
+    workers,
+    messages: messagesOf(plan, chance),
+    healAtMs: plan.int(20_000, 60_000),
+    leaseMs,
+    visibilityMs: Math.ceil((leaseMs * plan.pick([1.2, 1.5, 2, 3])) / 1_000) * 1_000,
+    storeTimeoutMs: Math.round(leaseMs / plan.pick([3, 3, 8])),
+    handlerTimeoutMs: plan.pick([300_000, leaseMs * 3]),
+    waitMs: plan.pick([0, 0, 300, 2_000]),
+    pollMs: plan.pick([5_000, 20_000]),
+    polls: plan.pick([1, 1, 2]),
+    maxInFlight: plan.pick([1, 3, 10, 20]),
+    maxAttempts: plan.pick([2, 3, 4, 10]),
+    concurrency: plan.pick([1, 2, 10]),
+    cacheSize: plan.pick([0, 100]),
+    groupSize: plan.pick([1, 2, 500]),
+    results: plan.happens(0.6),
+    redrive: plan.happens(0.25),
+    maxReceives: plan.int(5, 10),
+    isolation: plan.pick(['exclusive', 'optimistic']),
+    skewMs: plan.pick([0, 600_000]),
+    odds: {
+      store: ladder(0.25, 0.15),
+      broker: ladder(0.2, 0.1),
+      // A resource that checks nothing does what it is asked each time it is asked; a driver that asks twice is the resource's own fault.
+      resource: ladder(0.2, 0.15).filter(([kind]) => kind !== 'resent' || way !== 'leased'),
+      life: chosen(['crash', 'pause', 'stop'], 0.4, 0.8),
+      handler: chosen(['throw-before', 'throw-after', 'slow', 'stuck'], 0.2, 0.3),
+      queue: chosen(['copy', 'keep', 'partial'], 0.25, 0.2),
+      outage: chosen(['refuses', 'swallows'], 0.12, 1),
+    },
+  };
+  return scenario;
+}
+
+function messagesOf(plan: Stream, chance: Chance): Sent[] {
+  const groups = plan.int(1, 2);
+  const count = plan.int(2, 5);
+  const messages: Sent[] = [];
+  const odd = plan.happens(0.5);
+  for (let i = 1; i <= count; i++) {
+    const kind = odd ? plan.pick(kinds) : 'plain';
+    const key = `k${i}`;
+    const group = `g${plan.int(1, groups)}`;
+    const first: Sent = { name: `m${i}`, key, kind, payload: 'a', group, atMs: Math.floor(plan.next() * 8_000), copyOf: undefined };
+    messages.push(first);
+    // Producers send again: soon, and long after any window of the broker.
+    for (let copy = 0; plan.happens(copy === 0 ? 0.35 : 0.3) && copy < 3; copy++) {
+      const atMs = first.atMs + Math.floor(plan.next() * plan.pick([10, 3_000, 30_000]));
+      messages.push({ ...first, name: `${first.name}+${copy + 1}`, atMs, copyOf: first.name });
+    }
+    if (odd && plan.happens(0.08)) {
+      messages.push({
+        ...first,
+        name: `${first.name}!`,
+        kind: 'impostor',
+        payload: 'b',
+        atMs: Math.floor(plan.next() * 12_000),
+        copyOf: undefined,
+      });
+    }
+  }
+  messages.sort((a, b) => a.atMs - b.atMs);
+  return messages.filter(({ name }) => chance.keeps(`send ${name}`));
+}
+
+const kinds: readonly MessageKind[] = ['plain', 'plain', 'plain', 'flaky', 'flaky', 'terminal', 'poison', 'long', 'deaf', 'malformed'];

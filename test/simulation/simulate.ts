@@ -1,0 +1,109 @@
+import { createReceiver } from '../../src/index.ts';
+import { sqsBroker } from './brokers/sqs.ts';
+import { Chance, type Fault } from './chance.ts';
+import { Checks } from './checks.ts';
+import { type Code, Fleet } from './fleet.ts';
+import { Kernel } from './kernel.ts';
+import { Ledger } from './ledger.ts';
+import { Server } from './link.ts';
+import { type BrokerKind, type Scenario, scenarioOf, type Way } from './scenario.ts';
+import { leasedStore, type SimStore } from './stores.ts';
+import { type Interesting, type Line, type Violation, Watch } from './watch.ts';
+
+/** One run: a seed, and where it is a replay, the faults and the parts of the scenario that are to be in it. */
+export interface RunOptions {
+  readonly seed: number;
+  readonly way: Way;
+  readonly broker: BrokerKind;
+  readonly only?: ReadonlySet<string>;
+  readonly telling?: boolean;
+  /** The code under test, if it is not that of this checkout. */
+  readonly lab?: Lab;
+}
+
+/** Code and store to be tried: the real ones by default, others from the bug zoo. */
+export interface Lab extends Partial<Code> {
+  readonly leasedStore?: Parameters<typeof leasedStore>[4];
+}
+
+export interface Report {
+  readonly violations: readonly Violation[];
+  readonly faults: readonly Fault[];
+  readonly counts: Readonly<Record<Interesting, number>>;
+  readonly story: readonly Line[];
+  readonly steps: number;
+  readonly scenario: Scenario;
+}
+
+/** How long after the last fault everything must have come to rest. */
+const drainMs = 60 * 60_000;
+
+/** Runs one seed from its first message to the last check. */
+export async function simulate({ seed, way, broker: kind, only, telling = false, lab = {} }: RunOptions): Promise<Report> {
+  const chance = new Chance(seed, only);
+  const scenario = scenarioOf(seed, way, kind, chance);
+  const kernel = new Kernel();
+  const watch = new Watch(kernel, telling);
+  const checks = new Checks({ kernel, scenario, watch });
+  const storeServer = new Server('store');
+  const ledger = new Ledger(kernel);
+  const store: SimStore = leasedStore(kernel, storeServer, watch, checks.nameOf, lab.leasedStore);
+  const broker = sqsBroker(kernel, chance, scenario, watch);
+  checks.connect({ store, broker, ledger });
+  const fleet = new Fleet(scenario.workers, {
+    kernel,
+    chance,
+    scenario,
+    store,
+    broker,
+    ledger,
+    watch,
+    hooks: {
+      verdict: (worker, messageId, verdict) => checks.verdict(worker, messageId, verdict),
+      stopped: (worker, stopAt, abandoned) => checks.stopped(worker, stopAt, abandoned),
+    },
+    code: { createReceiver: lab.createReceiver ?? createReceiver },
+  });
+
+  let unsent = scenario.messages.length;
+  for (const message of scenario.messages) {
+    kernel.at(message.atMs, () => {
+      unsent--;
+      broker.send(message);
+    });
+  }
+  outages(kernel, chance, scenario, storeServer, watch);
+  kernel.at(scenario.healAtMs, () => {
+    chance.healed = true;
+    watch.tell('world', () => 'is healed: no fault from here on');
+  });
+  fleet.start();
+  // A run may be over before the faults are.
+  const done = () => unsent === 0 && broker.quiet();
+  const quiet = await kernel.run(done, scenario.healAtMs + drainMs);
+  chance.healed = true;
+  await kernel.run(() => false, kernel.now + 20);
+  fleet.close();
+  const closed = await kernel.run(() => fleet.closed, kernel.now + scenario.visibilityMs * 8 + 120_000);
+  if (!closed) watch.violation('I10', 'a worker does not stop');
+  checks.final(quiet);
+  return { violations: watch.violations, faults: chance.faults, counts: watch.counts, story: watch.story, steps: kernel.steps, scenario };
+}
+
+/** The store goes away, and comes back. */
+function outages(kernel: Kernel, chance: Chance, scenario: Scenario, server: Server, watch: Watch): void {
+  const site = chance.site('store outage');
+  const beat = () => {
+    if (chance.healed) return;
+    const fault = site.draw(scenario.odds.outage, kernel.now);
+    if (fault) {
+      server.downUntil = kernel.now + fault.size * scenario.leaseMs * 2;
+      server.swallows = fault.kind === 'swallows';
+      server.restarts++;
+      watch.count('outages');
+      watch.tell('store', () => `is down for ${Math.round(server.downUntil - kernel.now)} ms, ${fault.kind} connections`, true);
+    }
+    kernel.after(10_000, beat);
+  };
+  kernel.after(1_000, beat);
+}

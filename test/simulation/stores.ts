@@ -1,0 +1,47 @@
+import { memoryStore } from '../../adapters/stores/memory.ts';
+import type { DedupStore, Key, TransactionalStore } from '../../src/store.ts';
+import type { Kernel } from './kernel.ts';
+import type { Link, Server } from './link.ts';
+import { Owners } from './owners.ts';
+import type { Watch } from './watch.ts';
+import type { Worker } from './worker.ts';
+
+/** A record as the checker reads it, behind everybody's back. */
+export interface Seen {
+  readonly state: 'claimed' | 'released' | 'completed' | 'parked';
+  readonly token: string;
+  readonly attempts: number;
+  readonly leaseUntil: number;
+  readonly claimedAt: number;
+  readonly result: string | undefined;
+  readonly reason: string;
+}
+
+/** A store in the simulated world: what workers are given of it, and what is really in it. */
+export interface SimStore {
+  readonly server: Server;
+  client(worker: Worker, link: Link): DedupStore & Partial<TransactionalStore<unknown>>;
+  seen(key: Key): Seen | undefined;
+}
+
+/** The memory store behind a network, for the leased and the fenced way. `make` may give another one: a store with a bug. */
+export function leasedStore(
+  kernel: Kernel,
+  server: Server,
+  watch: Watch,
+  nameOf: (key: Key) => string,
+  make: (now: () => number) => DedupStore = (now) => memoryStore({ now }),
+): SimStore {
+  const owners = new Owners(kernel, watch, nameOf);
+  const store = owners.guard(make(() => kernel.now));
+  return {
+    server,
+    seen: (key) => owners.known.get(key),
+    client: (_worker, link) => ({
+      claim: (asks) => link.call('claim', () => store.claim(asks)),
+      settle: (ends) => link.call('settle', () => store.settle(ends)),
+      extend: (holds) => link.call('extend', () => store.extend(holds)),
+      purge: (limit) => link.call('purge', () => store.purge(limit)),
+    }),
+  };
+}

@@ -1,0 +1,115 @@
+import type { Clock, Random, World } from '../../src/clock.ts';
+import type { Stream } from './chance.ts';
+import type { Kernel } from './kernel.ts';
+
+/** The wall clock at the beginning of each run. */
+export const epoch = Date.UTC(2026, 0, 1);
+
+/** Why nothing of a worker moves any more. */
+export type End = 'running' | 'crashed' | 'exited';
+
+/**
+ * One process of the fleet, from its start to its end: the world that the real receiver and the real poller in it see. Everything from outside
+ * (replies, timers) comes through its inbox. A crashed worker's inbox is dropped, so no continuation of it ever runs again; a paused one's is
+ * held, so that it wakes up as a zombie.
+ */
+export class Worker implements World {
+  readonly name: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly kernel: Kernel;
+  readonly startedAt: number;
+  end: End = 'running';
+  endedAt = Number.POSITIVE_INFINITY;
+  /** Until when everything is held. */
+  pausedUntil = 0;
+  /** Timers of the receiver and the poller that have neither run nor been cancelled. Those of handlers are the user's, and not counted. */
+  timers = 0;
+  /** When something went wrong that may make this worker do a thing twice: pauses, lost messages, outages. */
+  readonly troubles: number[] = [];
+  /** Called when it crashes: its connections break. */
+  readonly onCrash = new Set<() => void>();
+
+  constructor(kernel: Kernel, name: string, stream: Stream, skewMs: number) {
+    this.kernel = kernel;
+    this.name = name;
+    this.startedAt = kernel.now;
+    const origin = stream.int(0, 1_000_000_000);
+    let tokens = 0;
+    this.clock = {
+      now: () => kernel.now + origin,
+      wall: () => epoch + kernel.now + skewMs,
+      after: (delayMs, task) => {
+        this.timers++;
+        let waiting = true;
+        const done = () => {
+          if (waiting) this.timers--;
+          waiting = false;
+        };
+        const cancel = this.deliver(kernel.now + Math.max(0, delayMs), () => {
+          if (!waiting) return;
+          done();
+          task();
+        });
+        return () => {
+          done();
+          cancel();
+        };
+      },
+    };
+    this.random = { number: () => stream.next(), token: () => `${name}-${++tokens}` };
+  }
+
+  get alive(): boolean {
+    return this.end === 'running';
+  }
+
+  /** When something that leaves the worker now really leaves it. */
+  get leavesAt(): number {
+    return Math.max(this.kernel.now, this.pausedUntil);
+  }
+
+  /** Puts something into the inbox, to arrive at a time. */
+  deliver(at: number, task: () => void): () => void {
+    let cancelled = false;
+    const arrive = () => {
+      if (cancelled || !this.alive) return;
+      // What has waited arrives when the pause ends, in the order in which it came.
+      if (this.pausedUntil > this.kernel.now) return void this.kernel.at(this.pausedUntil, arrive);
+      task();
+    };
+    const cancel = this.kernel.at(at, arrive);
+    return () => {
+      cancelled = true;
+      cancel();
+    };
+  }
+
+  /** The user's own waiting, in a handler. */
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.deliver(this.leavesAt + ms, resolve));
+  }
+
+  pause(ms: number): void {
+    if (!this.alive) return;
+    this.troubles.push(this.kernel.now);
+    this.pausedUntil = Math.max(this.pausedUntil, this.kernel.now + ms);
+    // Until it is awake again and has seen how late it is, everything is part of the trouble.
+    this.troubles.push(this.pausedUntil);
+  }
+
+  crash(): void {
+    if (!this.alive) return;
+    this.end = 'crashed';
+    this.endedAt = this.kernel.now;
+    for (const tell of [...this.onCrash]) tell();
+    this.onCrash.clear();
+  }
+
+  /** After a clean stop. */
+  exit(): void {
+    if (!this.alive) return;
+    this.end = 'exited';
+    this.endedAt = this.kernel.now;
+  }
+}
