@@ -36,7 +36,17 @@ describe('the audit', () => {
 });
 
 const receiver: Result = {
-  ...{ name: 'receiver', sent: 2_000, messages: 2_800, delivered: 3_600, begun: 2_060, duplicate: 900, kills: 32, stops: 16 },
+  ...{
+    name: 'receiver',
+    sent: 2_000,
+    messages: 2_800,
+    delivered: 3_600,
+    begun: 2_060,
+    checking: 200,
+    duplicate: 900,
+    kills: 32,
+    stops: 16,
+  },
   ...{ effects: 2_000, lost: 0, duplicated: 0, unknown: 0, outOfOrder: 0, overcharged: 0, missing: 0 },
   ...{ undelivered: 0, deadLetters: 0, unbalanced: 0 },
 };

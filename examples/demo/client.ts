@@ -14,8 +14,8 @@ export interface Equipment {
   readonly file: string;
 }
 
-/** What a worker process tells the main one, for the view. */
-export type Told = 'delivered' | 'begun' | 'duplicate';
+/** What a worker process tells the main one, for the view and for the chaos hand. */
+export type Told = 'delivered' | 'begun' | 'checking' | 'duplicate';
 
 export function equipment(): Equipment {
   // Node keeps compiled code at exit, which most workers here don't live to see. It makes the next ones start faster.

@@ -21,10 +21,7 @@ export interface Crew {
   killAll(): void;
 }
 
-export interface Counts {
-  delivered: number;
-  begun: number;
-  duplicate: number;
+export interface Counts extends Record<Told, number> {
   kills: number;
   /** Stops that lasted longer than the lease and the visibility. */
   stops: number;
@@ -37,7 +34,7 @@ export interface Worker {
 
 /** `onAccident` is told what a worker wrote to stderr when it ended without being killed. That would be a bug. */
 export function startCrew(script: string, equipment: Equipment, folder: string, onAccident: (lastWords: string) => void): Crew {
-  const counts: Counts = { delivered: 0, begun: 0, duplicate: 0, kills: 0, stops: 0 };
+  const counts: Counts = { delivered: 0, begun: 0, checking: 0, duplicate: 0, kills: 0, stops: 0 };
   const crew: Worker[] = [];
   const waiting = new Map<(worker: Worker) => void, Told>();
   let dismissed = false;

@@ -27,6 +27,8 @@ interface Side {
   readonly crew: Crew;
   readonly ledger: LedgerReader;
   inQueues: number;
+  /** The chaos hand has done its work. */
+  calm: boolean;
 }
 
 const startedAt = performance.now();
@@ -69,15 +71,18 @@ const view = startView(process.stdout, colour, () => ({
 const counting = keepCounting(broker, sides);
 
 const chaosLimit = AbortSignal.timeout(limits.chaosMs);
-const calm = new AbortController();
-const faults = Promise.all(sides.map(({ crew }) => chaos(crew, chaosLimit))).then(() => calm.abort());
+const faults = sides.map(async (side) => {
+  await chaos(side.crew, chaosLimit);
+  side.calm = true;
+});
 const orders = source.run(() => {
   if (source.orders.length < promised.orders) return 'yes';
-  if (calm.signal.aborted) return 'no';
-  // The chaos hand waits for workers at work.
-  return sides.some(({ inQueues }) => inQueues < fewMessages) ? 'yes' : 'wait';
+  const tormented = sides.filter(({ calm }) => !calm);
+  if (tormented.length === 0) return 'no';
+  // The chaos hand waits for workers at work, so they need something to do.
+  return tormented.some(({ inQueues }) => inQueues < fewMessages) ? 'yes' : 'wait';
 });
-await Promise.all([faults, orders]);
+await Promise.all([...faults, orders]);
 
 phase = 'no more kills: the queues run empty';
 await drain(broker, sides);
@@ -106,7 +111,7 @@ async function startSide(name: Side['name'], script: string): Promise<Side> {
   createLedger(file);
   const crew = startCrew(script, { endpoint: broker.endpoint, queueUrls: [queues.fifo, queues.standard], file }, folder, fail);
   crews.push(crew);
-  return { name, queues, crew, ledger: readLedger(file), inQueues: 0 };
+  return { name, queues, crew, ledger: readLedger(file), inQueues: 0, calm: false };
 }
 
 function glanceAt({ crew, ledger, inQueues }: Side): Glance {

@@ -10,7 +10,7 @@ export const workersPerSide = 4;
 export const accountsPerQueue = 20;
 
 export const ordersPerSecond = 100;
-/** More orders than promised are sent if the queues hold fewer messages than this before the chaos hand has done its work. */
+/** More orders than promised are sent where the chaos hand has not done its work and the queues hold fewer messages than this. */
 export const fewMessages = 100;
 /** Part of the orders that are sent twice, and part that are sent three times. */
 export const sentTwice = 0.2;
@@ -29,7 +29,7 @@ export const markMs = { standard: 20_000, fifo: 500 };
 export const kills = 32;
 export const stops = 16;
 /** Between two blows of the chaos hand. */
-export const gapMs = 200;
+export const gapMs = 150;
 /** How long a stopped worker stays stopped: longer than its lease and than the visibility of what it holds. */
 export const stoppedMs = { atLeast: 1_100, atMost: 1_400 };
 
