@@ -42,6 +42,7 @@ export type Way = (lanes: readonly (readonly Job[])[]) => Promise<void>;
 export function deliver(job: Job, verdict: Verdict): void {
   if (job.verdict) return;
   job.verdict = verdict;
+  job.lease?.end();
   try {
     job.source.settled?.(job.delivery, verdict);
   } catch {
@@ -186,7 +187,6 @@ export async function conclude(core: Core, job: Job, ending: Ending, verdict: ()
       }
     }
   } finally {
-    job.lease?.end();
-    job.lease = undefined;
+    job.lease!.unclaim();
   }
 }

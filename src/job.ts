@@ -24,7 +24,7 @@ export interface Job {
   readonly preset: Verdict | undefined;
   /** The answer is known before the store is asked, or has come. */
   answer: Answer | undefined;
-  /** Held while the job waits or runs. */
+  /** Kept until the verdict; absent where that is known from the start. */
   lease: Lease | undefined;
   verdict: Verdict | undefined;
 }

@@ -3,7 +3,10 @@ import { ReceiverError } from './errors.ts';
 import type { Delivery, Source } from './message.ts';
 import type { Hold, Settled } from './store.ts';
 
-/** Two holds on one message that stand and fall together: the claim in the store, and the broker's hold on the delivery. */
+/**
+ * Two holds on one message that stand and fall together: the broker's hold on the delivery, from its arrival to its verdict, and in between
+ * the claim in the store.
+ */
 export interface Lease {
   /** Aborted when either hold is lost, when the handler's time is up, or when the receiver stops. Made only if somebody asks for it. */
   readonly signal: AbortSignal;
@@ -11,8 +14,12 @@ export interface Lease {
   readonly aborted: ReceiverError | undefined;
   /** True if it is too late to start the handler: a hold is lost, or may have ended without our notice. */
   readonly over: boolean;
-  /** What is left of it at least, on this process's clock, in milliseconds. */
+  /** What is left of the claim at least, on this process's clock, in milliseconds; 0 without one. */
   readonly remainingMs: number;
+  /** Keeps a claim alive too. `claimedAt`: when it was asked for, on the monotonic clock: the store can't have given it earlier. */
+  claim(claim: Claim, claimedAt: number): void;
+  /** The claim has been settled, or is to end by itself. */
+  unclaim(): void;
   abort(reason: ReceiverError): void;
   /** Aborts the signal when a handler that starts now has run for `ms`; `Infinity` takes that back. */
   limit(ms: number): void;
@@ -20,20 +27,16 @@ export interface Lease {
   end(): void;
 }
 
-/** What a lease is made of. */
-export interface LeaseOf {
-  /** Absent in transactional mode, where the transaction itself is the claim. */
-  readonly claim?: { readonly key: string; readonly token: string } | undefined;
-  readonly delivery: Delivery;
-  readonly source: Source;
-  /** When the claim was asked for, on the monotonic clock: the store can't have given it earlier. */
-  readonly claimedAt: number;
+interface Claim {
+  readonly key: string;
+  readonly token: string;
 }
 
 /** Keeps all leases of a receiver alive with one timer, one store call and one broker call per source and beat. */
 export interface Leases {
-  start(of: LeaseOf): Lease;
-  readonly size: number;
+  start(delivery: Delivery, source: Source): Lease;
+  /** How many claims are kept alive. */
+  readonly claims: number;
   abortAll(reason: ReceiverError): void;
   /** Stops keeping anything alive. */
   endAll(): void;
@@ -78,7 +81,7 @@ export function leases(options: {
 
   function beat(): void {
     const alive = [...kept].filter((lease) => !lease.lost);
-    const claimed = alive.filter((lease) => lease.of.claim);
+    const claimed = alive.filter((lease) => lease.claimed);
     if (claimed.length > 0) void ask(kept, () => extendClaims(claimed));
     for (const [source, held] of bySource(alive)) if (source.hold) void ask(source, () => holdDeliveries(source, held));
   }
@@ -102,8 +105,11 @@ export function leases(options: {
 
   async function extendClaims(claimed: Kept[]): Promise<void> {
     const askedAt = clock.now();
-    const answers = await options.extend(claimed.map(({ of }) => ({ ...of.claim!, leaseMs })));
+    const claims = claimed.map((lease) => lease.claimed!);
+    const answers = await options.extend(claims.map((claim) => ({ ...claim, leaseMs })));
     claimed.forEach((lease, i) => {
+      // Settled meanwhile, or claimed anew.
+      if (lease.claimed !== claims[i]) return;
       if (answers[i] === 'ok') lease.until = Math.max(lease.until, askedAt + leaseMs);
       else if (answers[i] === 'fenced') lease.lose('Another worker has claimed the message');
     });
@@ -111,7 +117,7 @@ export function leases(options: {
 
   async function holdDeliveries(source: Source, alive: Kept[]): Promise<void> {
     const askedAt = clock.now();
-    const deliveries = alive.map(({ of }) => of.delivery);
+    const deliveries = alive.map(({ delivery }) => delivery);
     const held = await source.hold!(deliveries, leaseMs);
     alive.forEach((lease, i) => {
       if (held[i] === true) lease.heldUntil = Math.max(lease.heldUntil, askedAt + leaseMs);
@@ -120,8 +126,10 @@ export function leases(options: {
   }
 
   class Kept implements Lease {
-    readonly of: LeaseOf;
-    until: number;
+    readonly delivery: Delivery;
+    readonly source: Source;
+    claimed: Claim | undefined;
+    until = Number.POSITIVE_INFINITY;
     heldUntil: number;
     limitedUntil = Number.POSITIVE_INFINITY;
     lost = false;
@@ -129,10 +137,10 @@ export function leases(options: {
     #limitMs = 0;
     #controller: AbortController | undefined;
 
-    constructor(of: LeaseOf) {
-      this.of = of;
-      this.until = of.claim ? of.claimedAt + leaseMs : Number.POSITIVE_INFINITY;
-      this.heldUntil = of.delivery.heldUntil ?? Number.POSITIVE_INFINITY;
+    constructor(delivery: Delivery, source: Source) {
+      this.delivery = delivery;
+      this.source = source;
+      this.heldUntil = delivery.heldUntil ?? Number.POSITIVE_INFINITY;
     }
 
     get signal(): AbortSignal {
@@ -152,14 +160,25 @@ export function leases(options: {
     }
 
     get remainingMs(): number {
-      return this.of.claim ? Math.max(0, this.until - clock.now()) : 0;
+      return this.claimed ? Math.max(0, this.until - clock.now()) : 0;
+    }
+
+    claim(claim: Claim, claimedAt: number): void {
+      this.claimed = claim;
+      this.until = claimedAt + leaseMs;
+      keep(this);
+    }
+
+    unclaim(): void {
+      this.claimed = undefined;
+      this.until = Number.POSITIVE_INFINITY;
     }
 
     lose(why: string): void {
       if (this.lost) return;
       this.lost = true;
       // In a transaction there is no claim to lose: what commits counts, whoever the broker thinks holds the delivery.
-      if (this.of.claim) this.abort(new ReceiverError('claim-lost', why));
+      if (this.claimed) this.abort(new ReceiverError('claim-lost', why));
     }
 
     abort(reason: ReceiverError): void {
@@ -188,17 +207,23 @@ export function leases(options: {
     }
   }
 
+  /** A delivery may have waited for long, so that little of the broker's hold is left: its first beat comes sooner. */
+  function keep(lease: Kept): void {
+    const leftMs = Math.max(0, lease.deadline - clock.now());
+    nextBeatAt = Math.min(nextBeatAt, clock.now() + Math.min(beatMs, leftMs / 3));
+    wakeAt(nextBeatAt);
+  }
+
   return {
-    get size() {
-      return kept.size;
+    get claims() {
+      let claims = 0;
+      for (const { claimed } of kept) if (claimed) claims++;
+      return claims;
     },
-    start(of) {
-      const lease = new Kept(of);
+    start(delivery, source) {
+      const lease = new Kept(delivery, source);
       kept.add(lease);
-      // A delivery may have waited for long, so that little of the broker's hold is left: its first beat comes sooner.
-      const leftMs = Math.max(0, lease.deadline - clock.now());
-      nextBeatAt = Math.min(nextBeatAt, clock.now() + Math.min(beatMs, leftMs / 3));
-      wakeAt(nextBeatAt);
+      keep(lease);
       return lease;
     },
     abortAll(reason) {
@@ -210,12 +235,12 @@ export function leases(options: {
   };
 }
 
-function bySource<T extends { readonly of: LeaseOf }>(alive: readonly T[]): [Source, T[]][] {
+function bySource<T extends { readonly source: Source }>(alive: readonly T[]): [Source, T[]][] {
   const groups = new Map<Source, T[]>();
   for (const lease of alive) {
-    const group = groups.get(lease.of.source);
+    const group = groups.get(lease.source);
     if (group) group.push(lease);
-    else groups.set(lease.of.source, [lease]);
+    else groups.set(lease.source, [lease]);
   }
   return [...groups];
 }

@@ -48,8 +48,7 @@ export function leasedWay(core: Core, owner: object): Way {
     jobs.forEach((job, i) => {
       job.answer = answers[i]!;
       if (job.answer.state !== 'claimed') return;
-      const { key, token, delivery, source } = job;
-      job.lease = core.leases.start({ claim: { key, token }, delivery, source, claimedAt });
+      job.lease!.claim({ key: job.key, token: job.token }, claimedAt);
     });
   }
 
@@ -69,7 +68,7 @@ export function leasedWay(core: Core, owner: object): Way {
     if (asking.length === 0) return;
     await claim(asking);
     const orphans = asking.filter((job) => job.answer?.state === 'claimed' && job.answer.orphaned);
-    if (orphans.length === 0 || core.leases.size === 1) return;
+    if (orphans.length === 0 || core.leases.claims === 1) return;
     await Promise.all(orphans.map(giveBack));
   }
 
@@ -83,7 +82,7 @@ export function leasedWay(core: Core, owner: object): Way {
   }
 
   async function block(job: Job, blocker: Job): Promise<void> {
-    if (job.lease) await giveBack(job);
+    if (job.answer?.state === 'claimed') await giveBack(job);
     deliver(job, behind(core, job, blocker));
   }
 
@@ -159,8 +158,7 @@ export function leasedWay(core: Core, owner: object): Way {
     // It goes on running, out of reach. Its claim is no longer extended, and is not given back: nobody else may start before the
     // lease has ended. If it does end, and nobody has claimed the message since, its outcome still counts.
     const afterMs = lease.remainingMs;
-    lease.end();
-    job.lease = undefined;
+    lease.unclaim();
     core.loose.add(handled);
     void handled.then(async ({ ending }) => {
       core.loose.delete(handled);
@@ -200,8 +198,7 @@ export function leasedWay(core: Core, owner: object): Way {
   /** `onStoreDown: 'run'`: the user has asked for it by name. Nothing is recorded. */
   async function runUnprotected(job: Job): Promise<Verdict> {
     if (!(await core.limiter.enter())) return retry(core, job, 'stopped', 0);
-    const { delivery, source } = job;
-    const lease = core.leases.start({ delivery, source, claimedAt: clock.now() });
+    const lease = job.lease!;
     try {
       const { result, durationMs } = await runHandler(owner, settings, core.handler, job, lease, { attempt: 1 });
       tell('completed', job, { attempt: 1, durationMs });
@@ -209,7 +206,6 @@ export function leasedWay(core: Core, owner: object): Way {
     } catch (error) {
       return endingOf(core, job, failureOf(settings, error, 1, lease), 1).verdict();
     } finally {
-      lease.end();
       core.limiter.leave();
     }
   }

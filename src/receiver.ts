@@ -120,6 +120,7 @@ function start(
     for (const job of jobs) {
       tell('received', job, {});
       if (job.preset?.action === 'dead-letter') tell('parked', job, job.preset);
+      if (!job.preset) job.lease = core.leases.start(job.delivery, job.source);
       const known = core.cache.get(job.key, job.fingerprint);
       if (known) job.answer = { state: 'completed', result: known.result, ageMs: clock.now() - known.at };
       if (isInside(self, guarantee === 'transactional' ? undefined : job.key)) {

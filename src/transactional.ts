@@ -33,7 +33,6 @@ type Claimed = Extract<Answer, { state: 'claimed' }>;
  */
 export function transactionalWay(core: Core, owner: object, units: TransactionalStore<unknown>): Way {
   const { settings } = core;
-  const { clock } = settings.world;
   const inUnit = coalesce(runUnit, { maxBatch: settings.groupSize });
   const suspects = limiter(1);
   core.stopping.addEventListener('abort', () => suspects.close());
@@ -44,7 +43,6 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   }
 
   async function runTogether(jobs: readonly Job[]): Promise<void> {
-    for (const job of jobs) job.lease = hold(job);
     const blockers = new Map<string, Job>();
     for (let at = 0; at < jobs.length; at += settings.groupSize) await runGroup(jobs.slice(at, at + settings.groupSize), blockers);
   }
@@ -53,32 +51,23 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     const [blocked, free] = split(jobs, ({ lane }) => blockers.has(lane));
     const verdicts = await inUnit(free);
     for (const [i, job] of free.entries()) {
-      conclusive(job, verdicts[i]!);
+      deliver(job, verdicts[i]!);
       if (verdicts[i]!.action === 'retry' && !blockers.has(job.lane)) blockers.set(job.lane, job);
     }
-    for (const job of blocked) conclusive(job, behind(core, job, blockers.get(job.lane)!));
+    for (const job of blocked) deliver(job, behind(core, job, blockers.get(job.lane)!));
   }
 
   async function runOneByOne(lane: readonly Job[]): Promise<void> {
     let blocker: Job | undefined;
     for (const job of lane) {
-      if (blocker) conclusive(job, behind(core, job, blocker));
-      else conclusive(job, await runAlone(job));
+      if (blocker) deliver(job, behind(core, job, blocker));
+      else deliver(job, await runAlone(job));
       if (job.verdict!.action === 'retry') blocker ??= job;
     }
   }
 
-  function conclusive(job: Job, verdict: Verdict): void {
-    job.lease?.end();
-    job.lease = undefined;
-    deliver(job, verdict);
-  }
-
   async function runAlone(job: Job): Promise<Verdict> {
-    if (job.preset || job.follows || job.answer || !job.delivery.redelivered) {
-      job.lease = hold(job);
-      return (await inUnit([job]))[0]!;
-    }
+    if (job.preset || job.follows || job.answer || !job.delivery.redelivered) return (await inUnit([job]))[0]!;
     if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
     try {
       return await runSuspect(job);
@@ -89,14 +78,14 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     }
   }
 
-  /** Counts the attempt durably before the handler runs. The unit then turns the claim into the record, if it is still current. */
+  /**
+   * Counts the attempt durably before the handler runs. The unit then turns the claim into the record, if it is still current; from there on
+   * the transaction holds it, so its lease is not extended.
+   */
   async function runSuspect(job: Job): Promise<Verdict> {
-    const claimedAt = clock.now();
     const [answer] = await core.store!.claim([askOf(job, settings)]);
     if (answer!.state === 'busy') return retry(core, job, 'busy', Math.round(answer!.remainingMs));
     if (answer!.state !== 'claimed') return verdictFor(core, job, answer!)!;
-    const { key, token, delivery, source } = job;
-    job.lease = core.leases.start({ claim: { key, token }, delivery, source, claimedAt });
     const unfit = unfitClaim(core, job, answer!.attempt);
     if (unfit) {
       const verdict = { action: 'dead-letter', reason: unfit.park, detail: unfit.detail, attempts: answer!.attempt - 1 } as const;
@@ -118,10 +107,6 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     } catch (error) {
       return jobs.map((job) => job.preset ?? storeTrouble(core, job, error));
     }
-  }
-
-  function hold({ delivery, source }: Job) {
-    return core.leases.start({ delivery, source, claimedAt: clock.now() });
   }
 
   return run;

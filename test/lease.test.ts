@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ReceiverError } from '../src/errors.ts';
-import { type Lease, type LeaseOf, leases } from '../src/lease.ts';
+import { type Lease, leases } from '../src/lease.ts';
 import type { Delivery, Source } from '../src/message.ts';
 import type { Hold, Settled } from '../src/store.ts';
 import { virtualWorld } from '../src/testing/virtual-world.ts';
@@ -8,6 +8,13 @@ import { latch } from './support/stand.ts';
 
 const leaseMs = 30_000;
 const never = () => new Promise<never>(() => {});
+
+interface Started {
+  readonly claim?: false;
+  readonly claimedAt?: number;
+  readonly source?: Source;
+  readonly heldUntil?: number;
+}
 
 type Extend = (holds: readonly Hold[]) => Promise<readonly Settled[]>;
 
@@ -26,15 +33,10 @@ function stand(extend: Extend = async (holds) => holds.map(() => 'ok' as const))
       return behaviour.extend(holds);
     },
   });
-  const start = (key: string, more: Partial<LeaseOf> & { heldUntil?: number } = {}): Lease => {
-    const { heldUntil, ...rest } = more;
-    return kept.start({
-      claim: { key, token: `token ${key}` },
-      delivery: deliveryOf(key, heldUntil),
-      source: {},
-      claimedAt: clock.now(),
-      ...rest,
-    });
+  const start = (key: string, more: Started = {}): Lease => {
+    const lease = kept.start(deliveryOf(key, more.heldUntil), more.source ?? {});
+    if (more.claim !== false) lease.claim({ key, token: `token ${key}` }, more.claimedAt ?? clock.now());
+    return lease;
   };
   return { world, kept, start, calls, behaviour, pause: (ms: number) => (pausedMs += ms), now: clock.now };
 }
@@ -91,7 +93,7 @@ describe('the heartbeat', () => {
     start('b');
     a.end();
     a.end();
-    expect(kept.size).toBe(1);
+    expect(kept.claims).toBe(1);
     await world.advance(10_000);
     expect(calls).toEqual([{ at: 10_000, keys: ['b'] }]);
   });
@@ -105,7 +107,7 @@ describe('the heartbeat', () => {
     expect(world.timers).toBe(1);
     b.end();
     expect(world.timers).toBe(0);
-    expect(kept.size).toBe(0);
+    expect(kept.claims).toBe(0);
     await world.advance(100_000);
     expect(calls).toEqual([]);
   });
@@ -143,7 +145,7 @@ describe('the heartbeat', () => {
     start('b');
     kept.endAll();
     await world.advance(20_000);
-    expect([world.timers, kept.size, calls.length]).toEqual([0, 0, 0]);
+    expect([world.timers, kept.claims, calls.length]).toEqual([0, 0, 0]);
     expect(lease.signal.aborted).toBe(false);
   });
 });
@@ -388,7 +390,7 @@ describe("the broker's hold", () => {
 describe('in a transaction, where there is no claim', () => {
   it('nothing is extended, and nothing is left to give back', async () => {
     const { world, start, calls } = stand();
-    const lease = start('a', { claim: undefined });
+    const lease = start('a', { claim: false });
     await world.advance(100_000);
     expect(calls).toEqual([]);
     expect(lease.over).toBe(false);
@@ -400,7 +402,7 @@ describe('in a transaction, where there is no claim', () => {
     ['ran out', {}],
   ])('a delivery that %s must not be started any more, but what runs is not aborted: what commits counts', async (_, source) => {
     const { world, start } = stand();
-    const lease = start('a', { claim: undefined, source, heldUntil: 20_000 });
+    const lease = start('a', { claim: false, source, heldUntil: 20_000 });
     await world.advance(20_000);
     expect(lease.over).toBe(true);
     expect(lease.signal.aborted).toBe(false);
@@ -410,7 +412,7 @@ describe('in a transaction, where there is no claim', () => {
 describe('abort', () => {
   it('aborts the signal with its reason, the first one for good', async () => {
     const { world, start, kept } = stand(async (holds) => holds.map(() => 'fenced'));
-    const [a, b] = [start('a'), start('b', { claim: undefined })];
+    const [a, b] = [start('a'), start('b', { claim: false })];
     const timeout = new ReceiverError('handler-timeout', 'too long');
     a.abort(timeout);
     const stopped = new ReceiverError('stopped', 'stopping');
@@ -450,7 +452,7 @@ describe('the time limit of a handler', () => {
 
   it('holds where there is no claim and no hold', async () => {
     const { world, start } = stand();
-    const lease = start('a', { claim: undefined });
+    const lease = start('a', { claim: false });
     lease.limit(500);
     await world.advance(500);
     expect(lease.signal.reason).toEqual(timeout(500));
@@ -511,7 +513,7 @@ describe('listeners of the signal', () => {
     });
     await world.advance(100_000);
     expect(b?.over).toBe(false);
-    expect(kept.size).toBe(1);
+    expect(kept.claims).toBe(1);
     b?.end();
     expect(world.timers).toBe(0);
   });

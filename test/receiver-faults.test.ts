@@ -152,6 +152,27 @@ describe("the broker's hold", () => {
     expect(result.done).toBe(true);
   });
 
+  it('is kept from arrival to verdict: for copies in the batch too, and for those who wait for their turn', async () => {
+    const gate = latch();
+    const holds: string[][] = [];
+    const { receiver, world } = stand(() => gate.promise, { concurrency: 1 });
+    const copies = [delivery('a', { messageId: 'a1' }), delivery('a', { messageId: 'a2' }), delivery('b', { messageId: 'b1' })];
+    const result = watch(
+      receiver.process(copies, {
+        hold: async (deliveries) => {
+          holds.push(deliveries.map(({ message }) => message.id));
+          return deliveries.map(() => true);
+        },
+      }),
+    );
+    await world.advance(10_000);
+    expect(holds).toEqual([['a1', 'a2', 'b1']]);
+    gate.open();
+    await world.settle();
+    expect(result.done).toBe(true);
+    expect(world.timers).toBe(0);
+  });
+
   it('when lost, aborts the handler', async () => {
     const { receiver, world } = stand(
       (_, { signal }) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
