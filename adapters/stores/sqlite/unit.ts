@@ -61,7 +61,6 @@ export function transactionalUnit<Db extends SqliteDatabase>(
 
     /** The savepoint is there as long as the transaction is the one that it was made in. */
     function end(statement: SqliteStatement, handlerError?: unknown): void {
-      if (!inTransaction(db)) throw breaks(handlerError);
       try {
         statement.run();
       } catch (cause) {

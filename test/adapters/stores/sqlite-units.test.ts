@@ -73,6 +73,18 @@ describe.each(Object.keys(drivers))('a handler that meddles with the transaction
     },
   );
 
+  it('and covers up a rollback: the unit is broken all the same', async () => {
+    const { store, effects } = stand({ driver });
+    const unit = store.unit(async (unit) => {
+      await unit.record([ask('a', 't'), ask('b', 't')]);
+      await unit.savepoint(async (tx) => insert(tx, 'b'));
+      await unit.savepoint(async (tx) => tx.exec('rollback; begin; savepoint idempotent_message'));
+    });
+    await expect(unit).rejects.toMatchObject({ code: 'store' });
+    expect(effects()).toEqual([]);
+    expect(await state(store, 'b')).toBe(undefined);
+  });
+
   it('and begins one gets the error of SQLite', async () => {
     const { store } = stand({ driver });
     const beginning = store.unit((unit) => unit.savepoint(async (tx) => tx.exec('begin')));
@@ -137,7 +149,20 @@ describe('units of one connection', () => {
     expect((await store.claim([ask('a', 't')]))[0]).toMatchObject({ state: 'claimed' });
   });
 
-  it('an error of work is the same object, also when the disk made it', async () => {
+  it('that are rolled back take no fence with them: what a handler has seen is not given again', async () => {
+    const { store } = stand();
+    let seen = 0;
+    const failing = store.unit(async (unit) => {
+      const [answer] = await unit.record([ask('a', 't')]);
+      seen = (answer as { fence: number }).fence;
+      throw new Error('no');
+    });
+    await expect(failing).rejects.toThrow('no');
+    const [again] = await store.claim([ask('a', 'u')]);
+    expect((again as { fence: number }).fence).toBeGreaterThan(seen);
+  });
+
+  it('an error of work is the same object, whatever it is', async () => {
     const { store } = stand();
     const failure = { not: 'even an Error' };
     await expect(store.unit(async () => Promise.reject(failure))).rejects.toBe(failure);
@@ -200,6 +225,19 @@ describe('two connections to one file', () => {
     ).toEqual({ n: 0 });
     expect(await record(b.store, names)).toEqual(names.map(() => 'claimed'));
     expect(await record(a.store, names)).toEqual(names.map(() => 'completed'));
+  });
+
+  it('do not move a range of keys twice: what was forgotten stays forgotten', async () => {
+    const { store } = stand();
+    // Two keys of the same 16th, and one batch that both are in.
+    const [first, second] = Array.from({ length: 17 * 17 }, (_, i) => i).filter((i) => keyOf(i)[0] === keyOf(0)[0]);
+    await store.unit((unit) => unit.record([ask(first!, 't'), ask(second!, 't')]));
+    expect(await store.forget(keyOf(first!))).toBe(true);
+    await store.unit((unit) => unit.record([ask('later', 't'), ask(first! + 1_000, 't')]));
+    expect(await store.forget(keyOf(second!))).toBe(true);
+    await store.unit((unit) => unit.record([ask(second!, 'u')]));
+    expect(await store.forget(keyOf(second!))).toBe(true);
+    expect(await state(store, first!)).toBe(undefined);
   });
 
   it('move recent keys to the table of records when there are many, and lose none', async () => {
