@@ -18,14 +18,16 @@
  *  5. A claim ends by `settle`, or becomes available to others when its lease has ended. Until others take it, its token stays
  *     current: it can still be extended and settled.
  *  6. Each new claim of a key gets a greater fence than any before it, also after the record has expired, was forgotten or purged.
- *  7. `settle` and `extend` with a token that is not current change nothing and are answered `fenced`.
+ *  7. `settle` and `extend` with a token that is not current change nothing and are answered `fenced`. A token is current from its claim
+ *     to its settle; one that has settled can't be extended, or settled in another way.
  *  8. All three are idempotent for their token, because clients re-send after a lost reply: a claim that is asked again with the
- *     token that holds it is answered as before (same fence, same attempt), a settle that is asked again is answered `ok`.
+ *     token that holds it is answered as before (same fence, same attempt, same `orphaned`) and has its lease from then on; a settle that
+ *     is asked again, while its record is still there, is answered `ok` and changes nothing.
  *  9. `attempt` counts the claims of a key, durably, also those whose process died. A release with `counted: false` takes its own
  *     back. `orphaned` is true if the claim was taken over from an owner whose lease had ended.
  * 10. A released key can be claimed at once. A parked one is answered `parked`, with its reason, until its retention ends.
- * 11. No record without an end: each expires `retainMs` after it was last written, but never while its lease runs. An expired
- *     record is answered as absent, whether or not it has been purged.
+ * 11. No record without an end: each expires `retainMs` after it was last written, but never while its lease runs. An extension is a
+ *     write. An expired record is answered as absent, whether or not it has been purged.
  * 12. `purge` deletes at most `limit` expired records and answers how many. It deletes nothing else.
  * 13. The time that decides is the store's own, never the caller's.
  * 14. Durable before answered: what was answered survives a crash of the store, at the durability that the store documents.
@@ -109,12 +111,16 @@ export interface TransactionalStore<Tx> {
 export interface Unit<Tx> {
   /**
    * Records keys as completed, in this transaction, and answers as `claim` does: `claimed` means that the record is now this unit's
-   * own. A claim that is held under the same token is turned into the record, keeping its attempt. No lease is involved.
+   * own. A claim that is held under the same token is turned into the record, keeping its attempt and fence. No lease is involved.
+   * A key that this unit has recorded under another token is `busy`, because its handler may still fail.
    */
   record(asks: readonly Ask[]): Promise<readonly Answer[]>;
   /** Runs `run` in a savepoint. If it rejects, what it wrote through `tx` is undone, nothing else, and the same error is thrown. */
   savepoint<T>(run: (tx: Tx) => Promise<T>): Promise<T>;
-  /** Changes what this unit recorded: a result for a completed one, released or parked for one whose handler failed. */
+  /**
+   * Changes what this unit recorded: a result for a completed one, released or parked for one whose handler failed. The last word
+   * counts. Records of units are settled here only: their tokens are worth nothing once the unit has ended.
+   */
   settle(ends: readonly End[]): Promise<readonly Settled[]>;
 }
 
@@ -122,7 +128,7 @@ export interface Unit<Tx> {
 export interface StoreAdmin {
   /** The record of a key, or undefined. */
   inspect(key: Key): Promise<RecordView | undefined>;
-  /** Parked records, oldest first; `after` is the key of the last one seen. */
+  /** Parked records, oldest first; `after` is the key of the last one seen. If that is parked no more, from the oldest. */
   listParked(options: { readonly limit: number; readonly after?: Key | undefined }): Promise<readonly RecordView[]>;
   /** Lets a parked message be tried again, with its attempts back at 0. False if the key is not parked. */
   replay(key: Key): Promise<boolean>;

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../../adapters/stores/memory.ts';
 import { type Clause, runClause, type StoreHarness, storeClauses, storeContract } from '../../src/testing/index.ts';
@@ -51,6 +52,14 @@ describe('the store contract', () => {
     expect(titles.filter((title) => title.includes('skipped'))).toEqual([
       expect.stringMatching(/^14a: .* \(skipped: it is only for a while\)$/),
     ]);
+  });
+
+  it('runs on node:test as well', () => {
+    const file = new URL('./with-node-test.ts', import.meta.url).pathname;
+    const { status, stdout } = spawnSync(process.execPath, ['--test', '--test-reporter=tap', file], { encoding: 'utf8' });
+    expect(stdout).toContain(`# pass ${storeClauses.length - 2}`);
+    expect(stdout).toContain('# skipped 2');
+    expect(status).toBe(0);
   });
 
   it('refuses to skip what is no clause', () => {

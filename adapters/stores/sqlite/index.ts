@@ -19,7 +19,10 @@ export interface SqliteStoreOptions {
   readonly lockTimeoutMs?: number;
   /** `full`: what was answered survives a power cut. `normal`: it survives the death of the process, not of the machine. Default: `full`. */
   readonly durability?: 'full' | 'normal';
-  /** The host's clock, in milliseconds since the Unix epoch, the same for all processes that share the file. Default: `Date.now`. */
+  /**
+   * The host's clock, in milliseconds since the Unix epoch, the same for all processes that share the file. Default: `Date.now`. A step
+   * forward ends leases early, a step back prolongs them; tokens are compared either way.
+   */
   readonly now?: () => number;
   /** Time and chance for waiting. Default: the machine's. */
   readonly world?: World;
@@ -33,6 +36,8 @@ export interface SqliteStoreOptions {
  * it. Open a second one for reading. SQLite has one writer at a time: while a unit runs, every other writer of the file waits, in all
  * processes, so keep handlers short. A handler may use savepoints, but can't begin, commit or roll back: its COMMIT fails with
  * "FOREIGN KEY constraint failed". Effects in an attached file are not atomic with those in the main file.
+ *
+ * Memory: SQLite's page cache of 16 MB, and the keys that units have completed last, 65,536 of them, in about 10 MB.
  *
  * Makes its tables at once. @throws ReceiverError `store` if the file can't be used, `invalid-option`
  */

@@ -31,7 +31,7 @@ export const released = 2;
 export const completed = 3;
 export const parked = 4;
 
-export const stateNames: readonly RecordView['state'][] = ['claimed', 'released', 'completed', 'parked'];
+const stateNames: readonly RecordView['state'][] = ['claimed', 'released', 'completed', 'parked'];
 export const nameOf = (state: State): RecordView['state'] => stateNames[state - 1]!;
 export const stateOf = (name: RecordView['state']): State => (stateNames.indexOf(name) + 1) as State;
 

@@ -2,7 +2,7 @@ import { ReceiverError, refuseOption } from '../../../src/errors.ts';
 import { inTransaction, isBusy, type SqliteDatabase, storeError } from './database.ts';
 
 /** Version of the tables below. Raise it with every change that an older build can't live with. */
-export const schemaVersion = 1;
+const schemaVersion = 1;
 
 /** The names of the store's tables. */
 export interface Tables {

@@ -21,7 +21,7 @@ export function temporaryFolder(): { path: string; remove: () => void } {
 }
 
 /** A connection whose next COMMIT can be made to fail, before or after it happens. */
-export function faulty<Db extends SqliteDatabase>(db: Db): { db: Db; failCommit(lost: 'request' | 'reply' | 'silent'): void } {
+function faulty<Db extends SqliteDatabase>(db: Db): { db: Db; failCommit(lost: 'request' | 'reply' | 'silent'): void } {
   let fault: 'request' | 'reply' | 'silent' | undefined;
   let blind = false;
   const wrapped = new Proxy(db, {
