@@ -73,14 +73,13 @@ export class Checks {
 
   /** A message is put aside only for a reason that is true. */
   #deadLetter({ sent }: Whereabouts, reason: string, worker: Worker): void {
-    const { watch, scenario, broker } = this.#of;
+    const { watch, scenario } = this.#of;
     watch.count('deadLetters');
     const seen = this.seen(sent.key);
-    const others = () => broker.messages.some((each) => each.sent.key === sent.key && each.sent.payload !== sent.payload);
     const true_ = {
       terminal: () => sent.kind === 'terminal' && seen?.state === 'parked',
       'max-attempts': () => seen?.state === 'parked' && seen.attempts >= scenario.maxAttempts,
-      mismatch: others,
+      mismatch: () => this.#hasTwoPayloads(sent.key),
       'invalid-key': () => sent.kind === 'malformed',
     }[reason];
     if (!true_?.())
@@ -89,6 +88,10 @@ export class Checks {
         `${sent.name} (${sent.kind}) was dead-lettered by ${worker.name} as ${reason}; ${seen?.attempts ?? 0} attempts, ${seen?.state}`,
       );
     if (reason === 'max-attempts' && sent.kind === 'poison') watch.count('parkedPoison');
+  }
+
+  #hasTwoPayloads(key: string): boolean {
+    return new Set(this.#of.broker.messages.flatMap(({ sent }) => (sent.key === key ? [sent.payload] : []))).size > 1;
   }
 
   /** I3, I11: a handler starts only under a claim that is current, by the store's own clock. */
@@ -118,6 +121,8 @@ export class Checks {
       for (const before of broker.messages) {
         if (before.order >= order) break;
         if (before.sent.group !== sent.group || before.state !== 'queued' || before.sent.kind === 'malformed') continue;
+        // One of two payloads under one key is refused, whichever came later.
+        if (this.#hasTwoPayloads(before.sent.key)) continue;
         if (ledger.of(before.sent.key).length > 0 || this.seen(before.sent.key)?.state === 'parked') continue;
         watch.violation('I9', `${sent.name} had its effect before ${before.sent.name} of the same group`);
       }

@@ -95,11 +95,13 @@ class Member {
       slowMs: scenario.leaseMs * 1.5,
       onFault: (fault: Parameters<Watch['fault']>[1], op: string) => watch.fault(name, fault, op),
     };
-    const storeLink = new Link({
+    const hangMs = scenario.way === 'transactional' ? { hangMs: 3_000 } : {};
+    const storeLink = new Link({ ...common, ...hangMs, server: store.server, odds: scenario.odds.store });
+    const statements = new Link({
       ...common,
+      ...hangMs,
       server: store.server,
-      odds: scenario.odds.store,
-      ...(scenario.way === 'transactional' && { hangMs: 3_000 }),
+      odds: scenario.odds.store.filter(([kind]) => kind !== 'resent'),
     });
     const brokerLink = new Link({ ...common, server: broker.server, odds: scenario.odds.broker });
     const resource = new Link({ ...common, server: new Server('resource'), odds: scenario.odds.resource, hangMs: 3_000 });
@@ -109,7 +111,7 @@ class Member {
         scope,
         key: attribute('id'),
         // Its type follows from the way, which is decided at run time.
-        store: store.client(worker, storeLink) as DedupStore,
+        store: store.client(worker, storeLink, statements) as DedupStore,
         guarantee: scenario.way as 'leased',
         world: worker,
         leaseMs: scenario.leaseMs,
@@ -125,6 +127,10 @@ class Member {
         purgeEveryMs: 10_000,
         on: {
           duplicate: ({ kind }) => watch.count(kind === 'batch' ? 'batchCopies' : 'duplicates'),
+          claimed: ({ orphaned }) => orphaned && watch.count('orphans'),
+          busy: () => watch.count('busy'),
+          fenced: () => watch.count('fenced'),
+          mismatch: () => watch.count('mismatches'),
           released: ({ reason }) => reason === 'order' && watch.count('groupStops'),
         },
       },

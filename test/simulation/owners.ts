@@ -56,7 +56,6 @@ export class Owners {
       case 'claimed':
         return this.#given(ask, answer, owner, name);
       case 'busy':
-        this.#watch.count('busy');
         if (owner?.state !== 'claimed' || owner.leaseUntil <= this.#kernel.now) wrong('busy, but nobody holds it');
         return;
       case 'completed':
@@ -67,7 +66,6 @@ export class Owners {
         if (owner?.state !== 'parked') wrong('parked, but nobody has parked it');
         return;
       case 'mismatch':
-        this.#watch.count('mismatches');
         if (!owner || owner.fingerprint === ask.fingerprint) this.#watch.violation('I7', `${name}: mismatch without another payload`);
         return;
       default:
@@ -78,7 +76,6 @@ export class Owners {
   #given(ask: Ask, answer: Answer & { state: 'claimed' }, owner: Owner | undefined, name: string): void {
     const { now } = this.#kernel;
     const wrong = (what: string) => this.#watch.violation('I3', `${name}: ${what}`);
-    if (answer.orphaned) this.#watch.count('orphans');
     if (owner && owner.fingerprint !== ask.fingerprint) this.#watch.violation('I7', `${name}: claimed with another payload`);
     if (owner?.token === ask.token && owner.state === 'claimed') {
       if (owner.fence !== answer.fence || owner.attempts !== answer.attempt) wrong('asked again with the same token, answered otherwise');
@@ -109,7 +106,6 @@ export class Owners {
     this.#watch.tell('store', () => `settle ${name} as ${end.as} by ${end.token}: ${settled}`);
     const current = owner?.token === end.token && (owner.state === 'claimed' || owner.state === end.as);
     if (settled === 'fenced') {
-      this.#watch.count('fenced');
       if (current) this.#watch.violation('I3', `${name}: the current token was fenced`);
       return;
     }
@@ -127,7 +123,6 @@ export class Owners {
     this.#watch.tell('store', () => `extend ${name} by ${hold.token}: ${settled}`);
     const current = owner?.token === hold.token && owner.state === 'claimed';
     if (settled === 'fenced') {
-      this.#watch.count('fenced');
       if (current) this.#watch.violation('I3', `${name}: the current token was refused its extension`);
     } else if (!current) this.#watch.violation('I3', `${name}: extended by a stale token`);
     else owner.leaseUntil = this.#kernel.now + hold.leaseMs;

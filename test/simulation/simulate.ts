@@ -2,12 +2,13 @@ import { createReceiver } from '../../src/index.ts';
 import { sqsBroker } from './brokers/sqs.ts';
 import { Chance, type Fault } from './chance.ts';
 import { Checks } from './checks.ts';
+import { Database } from './database.ts';
 import { type Code, Fleet } from './fleet.ts';
 import { Kernel } from './kernel.ts';
 import { Ledger } from './ledger.ts';
 import { Server } from './link.ts';
 import { type BrokerKind, type Scenario, scenarioOf, type Way } from './scenario.ts';
-import { leasedStore, type SimStore } from './stores.ts';
+import { databaseStore, leasedStore, type SimStore } from './stores.ts';
 import { type Interesting, type Line, type Violation, Watch } from './watch.ts';
 
 /** One run: a seed, and where it is a replay, the faults and the parts of the scenario that are to be in it. */
@@ -47,7 +48,11 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
   const checks = new Checks({ kernel, scenario, watch });
   const storeServer = new Server('store');
   const ledger = new Ledger(kernel);
-  const store: SimStore = leasedStore(kernel, storeServer, watch, checks.nameOf, lab.leasedStore);
+  const db = new Database(kernel, ledger, scenario.isolation);
+  const store: SimStore =
+    way === 'transactional'
+      ? databaseStore(storeServer, watch, db)
+      : leasedStore(kernel, storeServer, watch, checks.nameOf, lab.leasedStore);
   const broker = sqsBroker(kernel, chance, scenario, watch);
   checks.connect({ store, broker, ledger });
   const fleet = new Fleet(scenario.workers, {

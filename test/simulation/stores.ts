@@ -1,8 +1,10 @@
 import { memoryStore } from '../../adapters/stores/memory.ts';
 import type { DedupStore, Key, TransactionalStore } from '../../src/store.ts';
+import type { Database } from './database.ts';
 import type { Kernel } from './kernel.ts';
 import type { Link, Server } from './link.ts';
 import { Owners } from './owners.ts';
+import { unitStore } from './units.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
 
@@ -20,7 +22,8 @@ export interface Seen {
 /** A store in the simulated world: what workers are given of it, and what is really in it. */
 export interface SimStore {
   readonly server: Server;
-  client(worker: Worker, link: Link): DedupStore & Partial<TransactionalStore<unknown>>;
+  /** `statements` are those of a transaction: their driver never sends one twice by itself. */
+  client(worker: Worker, link: Link, statements: Link): DedupStore & Partial<TransactionalStore<unknown>>;
   seen(key: Key): Seen | undefined;
 }
 
@@ -43,5 +46,14 @@ export function leasedStore(
       extend: (holds) => link.call('extend', () => store.extend(holds)),
       purge: (limit) => link.call('purge', () => store.purge(limit)),
     }),
+  };
+}
+
+/** The database for the transactional way: records and effects in the same transaction. */
+export function databaseStore(server: Server, watch: Watch, db: Database): SimStore {
+  return {
+    server,
+    seen: (key) => db.rows.get(key),
+    client: (worker, verbs, statements) => unitStore(db, { verbs, statements }, (ms) => worker.sleep(ms), watch, worker.onCrash),
   };
 }

@@ -1,0 +1,43 @@
+import { describe, it } from 'vitest';
+import { type Clause, runClause, storeClauses, type TransactionalHarness, transactionalClauses } from '../../src/testing/index.ts';
+import { Database } from './database.ts';
+import type { SimTx } from './handler.ts';
+import { Kernel } from './kernel.ts';
+import type { Run } from './ledger.ts';
+import { NetworkError } from './link.ts';
+import { unitStore } from './units.ts';
+
+/** The database of the simulator is a store like any other: what it lets pass would pass in every run. */
+for (const isolation of ['exclusive', 'optimistic'] as const) {
+  const open = (): TransactionalHarness<SimTx> => {
+    const kernel = new Kernel();
+    const effects: string[] = [];
+    const db = new Database(kernel, { commit: (runs) => void effects.push(...runs.map(({ key }) => key)) }, isolation);
+    let lost: 'request' | 'reply' | 'silent' | undefined;
+    async function call<T>(op: string, run: () => T | Promise<T>): Promise<T> {
+      if (op === 'outcome' && lost === 'silent') throw new NetworkError('lost');
+      if (op !== 'commit' || !lost) return await run();
+      const which = lost;
+      if (which !== 'silent') lost = undefined;
+      if (which !== 'request') await run();
+      throw new NetworkError('lost');
+    }
+    const store = unitStore(db, { verbs: { call }, statements: { call } }, async () => {}, { count() {} }, new Set());
+    return {
+      store,
+      elapse: (ms) => void (kernel.now += ms),
+      write: (tx, text) => tx.write({ key: text } as Run),
+      read: async () => effects,
+      failCommit: (which) => void (lost = which),
+    };
+  };
+  describe(`the simulated database (${isolation})`, () => {
+    // It never restarts, nobody damages its records, and workers do not look at them.
+    const shown = storeClauses.filter(({ needs }) => needs === undefined || needs === 'another');
+    // Where all units run at once, the second one is refused at its commit instead of waiting, and the message comes again.
+    const units = transactionalClauses.filter(({ id }) => isolation === 'exclusive' || !id.startsWith('22'));
+    for (const clause of [...shown, ...units])
+      it(`${clause.id}: ${clause.says}`, () =>
+        runClause<TransactionalHarness>(clause as Clause<TransactionalHarness>, open as () => TransactionalHarness));
+  });
+}
