@@ -30,7 +30,7 @@ export interface Session {
   /** A batch as it is in the file now: others purge too. */
   recentInFile(id: number): Batch | undefined;
   trimRecent(id: number, entries: Uint8Array | undefined): void;
-  /** Moves one range of recent keys to `records`. What it returns is to be called after the commit. */
+  /** Moves one range of recent keys to `records`, expired ones excepted. What it returns is to be called after the commit. */
   mergeRecent(range: number): () => void;
 }
 
