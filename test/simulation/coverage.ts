@@ -29,7 +29,7 @@ const always: Partial<Counts> = {
   redriven: 80,
   mismatches: 20,
 };
-const claiming: Partial<Counts> = { zombies: 30, busy: 500, fenced: 60, orphans: 400, abandoned: 15 };
+const claiming: Partial<Counts> = { zombies: 25, busy: 150, fenced: 40, orphans: 150, abandoned: 15 };
 const byWay: Record<Way, Partial<Counts>> = {
   leased: claiming,
   fenced: { ...claiming, fencedWrites: 3 },

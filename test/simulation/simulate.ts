@@ -91,6 +91,7 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
   fleet.close();
   const closed = await kernel.run(() => fleet.closed, kernel.now + scenario.visibilityMs * 8 + 120_000);
   if (!closed) watch.violation('I10', 'a worker does not stop');
+  watch.count('fencedWrites', ledger.fencedWrites);
   checks.final(quiet);
   return { violations: watch.violations, faults: chance.faults, counts: watch.counts, story: watch.story, steps: kernel.steps, scenario };
 }
