@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import type { Equipment, Told } from './client.ts';
-import { stoppedMs, workersPerSide } from './settings.ts';
+import { visibilityMs, workersPerSide } from './settings.ts';
 
 export type State = 'starting' | 'working' | 'stopped' | 'dead';
 
@@ -99,7 +99,7 @@ export function startCrew(script: string, equipment: Equipment, folder: string, 
       await new Promise((resolve) => setTimeout(resolve, forMs));
       if (worker.state !== 'stopped' || !worker.process.kill('SIGCONT')) return;
       worker.state = 'working';
-      if (performance.now() - stoppedAt >= stoppedMs.atLeast) counts.stops++;
+      if (performance.now() - stoppedAt > visibilityMs) counts.stops++;
     },
     async dismiss() {
       dismissed = true;

@@ -11,7 +11,7 @@ export interface Order {
 
 /** Work in the life of an order, which is when most processes die. It takes a millisecond, and longer where much money is at stake. */
 export async function checkForFraud({ cents }: Order): Promise<void> {
-  const closely = cents > 9_000;
+  const closely = cents > 9_400;
   if (closely) tell('checking');
   await new Promise((resolve) => setTimeout(resolve, closely ? 30 : 1));
 }

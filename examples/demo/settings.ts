@@ -23,15 +23,15 @@ export const leaseMs = 800;
 /** How long a call of the store may take. Long, because a worker that is stopped in a transaction makes all others wait. */
 export const storeTimeoutMs = 700;
 /** How long the naive consumer's mark lasts: longer than the visibility on one queue, shorter on the other. See naive-worker.ts. */
-export const markMs = { standard: 20_000, fifo: 500 };
+export const markMs = { standard: 600_000, fifo: 500 };
 
 /** A few more of each than promised, because one that came too late does not count. */
 export const kills = 32;
 export const stops = 16;
 /** Between two blows of the chaos hand. */
-export const gapMs = 150;
+export const gapMs = 80;
 /** How long a stopped worker stays stopped: longer than its lease and than the visibility of what it holds. */
-export const stoppedMs = { atLeast: 1_100, atMost: 1_400 };
+export const stoppedMs = { atLeast: 1_050, atMost: 1_300 };
 
 /** Limits for machines that are slow or busy. A demo that reaches one of them fails, and says so. */
 export const limits = { chaosMs: 75_000, drainMs: 75_000, wholeMs: 180_000 };
