@@ -77,7 +77,8 @@ export function readRow(raw: RawRow): Row | Corrupt {
   if (state === parked && (raw.reason === null || raw.detail === null)) return { corrupt: 'Expected a reason for being parked, got none' };
   return {
     state: state as State,
-    fingerprint,
+    // An empty blob that was read becomes NULL when node:sqlite of Node 22 binds it again.
+    fingerprint: fingerprint.length === 0 ? noBytes : fingerprint,
     token,
     fence,
     attempts,
@@ -85,11 +86,15 @@ export function readRow(raw: RawRow): Row | Corrupt {
     leaseUntil: raw.lease_until,
     writtenAt: raw.written_at,
     expiresAt: raw.expires_at,
-    result: raw.result,
-    reason: raw.reason,
-    detail: raw.detail,
-    label: raw.label,
+    result: textOf(raw.result),
+    reason: textOf(raw.reason),
+    detail: textOf(raw.detail),
+    label: textOf(raw.label),
   };
+}
+
+function textOf(bytes: Uint8Array | null): string | null {
+  return bytes && view(bytes).toString();
 }
 
 export interface RawRow {
@@ -103,10 +108,10 @@ export interface RawRow {
   readonly lease_until: number;
   readonly written_at: number;
   readonly expires_at: number;
-  readonly result: string | null;
-  readonly reason: string | null;
-  readonly detail: string | null;
-  readonly label: string | null;
+  readonly result: Uint8Array | null;
+  readonly reason: Uint8Array | null;
+  readonly detail: Uint8Array | null;
+  readonly label: Uint8Array | null;
 }
 
 /**

@@ -37,6 +37,9 @@ export interface Session {
 export const columns =
   'key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, result, reason, detail, label';
 
+/** As they are read: node:sqlite of Node 22 cuts text at its first NUL, and bytes are whole everywhere. */
+export const readColumns: string = columns.replace(/result|reason|detail|label/g, 'cast($& as blob) as $&');
+
 export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): Session {
   const readMeta = db.prepare(`select fence, merges, merged from ${t.meta} where id = 1`);
   const writeFence = db.prepare(`update ${t.meta} set fence = ? where id = 1`);
@@ -47,7 +50,7 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
   const updateRecent = db.prepare(`update ${t.recent} set entries = ? where id = ?`);
   const deleteRecent = db.prepare(`delete from ${t.recent} where id = ?`);
   const deleteMerged = db.prepare(`delete from ${t.recent} where id <= ?`);
-  const select = db.prepare(`select ${columns} from ${t.records} where key = ?`);
+  const select = db.prepare(`select ${readColumns} from ${t.records} where key = ?`);
   const upsert = db.prepare(`insert or replace into ${t.records} (${columns}) values (${columns.replace(/\w+/g, '?')})`);
   const mergeOne = db.prepare(
     `insert or replace into ${t.records} (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at)
