@@ -4,7 +4,7 @@ import { type Codec, jsonCodec } from './codec.ts';
 import { expectNumber, refuseOption } from './errors.ts';
 import type { EventHooks } from './events.ts';
 import type { FingerprintOption } from './fingerprint.ts';
-import type { DefaultGuarantee, Guarantee, GuaranteeOf } from './guarantee.ts';
+import type { Guarantee, GuaranteeOf } from './guarantee.ts';
 import type { KeyStrategy } from './key.ts';
 import type { Message } from './message.ts';
 import type { StandardSchema } from './schema.ts';
@@ -73,8 +73,6 @@ export interface ReceiverOptionsBase<Store, Payload> extends CommonOptions {
 export type ReceiverOptions<Store, Payload, G extends Guarantee> = ReceiverOptionsBase<Store, Payload> & {
   readonly guarantee?: G & GuaranteeOf<Store>;
 } & (G extends 'leased' ? { readonly onStoreDown?: 'retry' | 'run' } : { readonly onStoreDown?: 'retry' });
-
-export type { DefaultGuarantee };
 
 export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {
   readonly on: EventHooks;

@@ -31,7 +31,9 @@ export function adminVerbs(
     `delete from ${t.records} where key in (select key from ${t.records}
      where expires_at / ${expiryBucketMs} <= ? and expires_at <= ? and lease_until <= ? order by expires_at / ${expiryBucketMs} limit ?)`,
   );
-  const firstParked = db.prepare(`select ${readColumns} from ${t.records} where state = 4 and expires_at > ? order by written_at, key limit ?`);
+  const firstParked = db.prepare(
+    `select ${readColumns} from ${t.records} where state = 4 and expires_at > ? order by written_at, key limit ?`,
+  );
   const nextParked = db.prepare(
     `select ${readColumns} from ${t.records} where state = 4 and expires_at > ? and (written_at, key) > (?, ?) order by written_at, key limit ?`,
   );

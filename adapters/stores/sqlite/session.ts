@@ -34,7 +34,7 @@ export interface Session {
   mergeRecent(range: number): () => void;
 }
 
-export const columns =
+const columns =
   'key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, result, reason, detail, label';
 
 /** As they are read: node:sqlite of Node 22 cuts text at its first NUL, and bytes are whole everywhere. */
