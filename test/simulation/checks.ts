@@ -1,6 +1,7 @@
 import type { Verdict } from '../../src/index.ts';
 import { keyOf } from '../../src/key.ts';
 import type { SimBroker, Whereabouts } from './broker.ts';
+import type { Chance } from './chance.ts';
 import { scope } from './fleet.ts';
 import type { Kernel } from './kernel.ts';
 import type { Effect, Ledger, Run } from './ledger.ts';
@@ -9,14 +10,24 @@ import type { Seen, SimStore } from './stores.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
 
+interface Everything {
+  readonly kernel: Kernel;
+  readonly chance: Chance;
+  readonly scenario: Scenario;
+  readonly store: SimStore;
+  readonly broker: SimBroker;
+  readonly ledger: Ledger;
+  readonly watch: Watch;
+}
+
 /** The invariants of DESIGN.md 5, checked while a run goes on and after it. Reads what really is, behind everybody's back. */
 export class Checks {
-  readonly #of: { kernel: Kernel; scenario: Scenario; store: SimStore; broker: SimBroker; ledger: Ledger; watch: Watch };
+  readonly #of: Everything;
   readonly #digests = new Map<string, string>();
   readonly #names = new Map<string, string>();
 
-  constructor(of: { kernel: Kernel; scenario: Scenario; watch: Watch }) {
-    this.#of = of as never;
+  constructor(of: Pick<Everything, 'kernel' | 'chance' | 'scenario' | 'watch'>) {
+    this.#of = of as Everything;
     for (const { key } of of.scenario.messages) {
       if (this.#digests.has(key)) continue;
       const digest = keyOf(scope, key);
@@ -28,7 +39,7 @@ export class Checks {
   readonly nameOf = (digest: string): string => this.#names.get(digest) ?? digest;
 
   /** The parts are made one after another, and some want this one first. */
-  connect(parts: { store: SimStore; broker: SimBroker; ledger: Ledger }): void {
+  connect(parts: Pick<Everything, 'store' | 'broker' | 'ledger'>): void {
     Object.assign(this.#of, parts);
     parts.broker.onAck = (message) => this.acked(message, 'deleted');
     parts.ledger.onEffects = (effects) => this.effects(effects);
@@ -87,7 +98,19 @@ export class Checks {
         'I4',
         `${sent.name} (${sent.kind}) was dead-lettered by ${worker.name} as ${reason}; ${seen?.attempts ?? 0} attempts, ${seen?.state}`,
       );
-    if (reason === 'max-attempts' && sent.kind === 'poison') watch.count('parkedPoison');
+    if (reason !== 'max-attempts') return;
+    if (sent.kind === 'poison') watch.count('parkedPoison');
+    // Where nothing went wrong anywhere, nothing uses up the attempts of a message that its handler can handle.
+    const handled = sent.kind === 'plain' || (sent.kind === 'long' && scenario.handlerTimeoutMs > scenario.leaseMs * 10);
+    if (handled && this.#calm()) watch.violation('I4', `${sent.name} (${sent.kind}) used up its attempts, and nothing had happened`);
+  }
+
+  #calm(): boolean {
+    const { chance, ledger } = this.#of;
+    return (
+      chance.faults.every(({ kind }) => kind === 'scenario') &&
+      ledger.runs.every(({ worker, outcome }) => worker.alive && outcome !== 'threw')
+    );
   }
 
   #hasTwoPayloads(key: string): boolean {
@@ -106,7 +129,9 @@ export class Checks {
     }
     if (scenario.way === 'transactional') return;
     const seen = this.seen(run.key);
-    const own = seen?.state === 'claimed' && seen.token.startsWith(`${run.worker.name}-`) && seen.leaseUntil > kernel.now;
+    // Tokens of the simulated workers begin with their names. One that does not tells nothing of its owner.
+    const someone = seen && /^w\d+\.\d+-/.test(seen.token);
+    const own = seen?.state === 'claimed' && (!someone || seen.token.startsWith(`${run.worker.name}-`)) && seen.leaseUntil > kernel.now;
     if (!own)
       watch.violation('I3', `run ${run.id} of ${run.key} begins on ${run.worker.name}, but the claim is ${seen?.token}'s (${seen?.state})`);
   }

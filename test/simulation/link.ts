@@ -97,6 +97,7 @@ export class Link {
         worker.deliver(kernel.now + afterMs, () => reject(error));
       };
       const hang = () => {
+        worker.troubles.push(kernel.now);
         if (hangMs !== undefined) fail(hangMs, new NetworkError(`${op}: no reply`));
       };
       const wayBack = kind === 'slow-reply' ? size * slowMs : 0;

@@ -57,6 +57,7 @@ export class Owners {
         return this.#given(ask, answer, owner, name);
       case 'busy':
         if (owner?.state !== 'claimed' || owner.leaseUntil <= this.#kernel.now) wrong('busy, but nobody holds it');
+        else if (owner.token === ask.token) wrong('busy, for the token that holds it');
         return;
       case 'completed':
         if (owner?.state !== 'completed') wrong('completed, but nobody has completed it');

@@ -97,7 +97,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     way,
     broker,
     workers,
-    messages: messagesOf(plan, chance),
+    messages: messagesOf(seed, plan, chance),
     healAtMs: plan.int(20_000, 60_000),
     leaseMs,
     visibilityMs: Math.ceil((leaseMs * plan.pick([1.2, 1.5, 2, 3])) / 1_000) * 1_000,
@@ -130,14 +130,15 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   return scenario;
 }
 
-function messagesOf(plan: Stream, chance: Chance): Sent[] {
+function messagesOf(seed: number, plan: Stream, chance: Chance): Sent[] {
   const groups = plan.int(1, 2);
   const count = plan.int(2, 5);
   const messages: Sent[] = [];
   const odd = plan.happens(0.5);
   for (let i = 1; i <= count; i++) {
     const kind = odd ? plan.pick(kinds) : 'plain';
-    const key = `k${i}`;
+    // Other keys in each run, so that each has its chance to collide with another.
+    const key = `k${i}/${seed}`;
     const group = `g${plan.int(1, groups)}`;
     const first: Sent = { name: `m${i}`, key, kind, payload: 'a', group, atMs: Math.floor(plan.next() * 8_000), copyOf: undefined };
     messages.push(first);

@@ -1,0 +1,6 @@
+import type { Bug } from './bug.ts';
+import { coreBugs } from './core.ts';
+import { sqsBugs } from './sqs.ts';
+import { storeBugs } from './stores.ts';
+
+export const allBugs: readonly Bug[] = [...coreBugs, ...storeBugs, ...sqsBugs];
