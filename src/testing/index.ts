@@ -12,3 +12,6 @@ export {
   transactionalClauses,
   transactionalStoreContract,
 } from './store-contract.ts';
+
+/** A world whose time moves only when a test says so: the `world` of a receiver, a store or a poller. */
+export { type VirtualWorld, virtualWorld } from './virtual-world.ts';
