@@ -214,11 +214,11 @@ export class Checks {
   #poison(key: string, messageId: string): void {
     const { ledger, scenario, broker, watch } = this.#of;
     if (broker.find(messageId).sent.copyOf) return;
-    const starts = ledger.runs.filter((run) => run.key === key).length;
+    const kills = ledger.runs.filter((run) => run.key === key && run.outcome === 'running' && run.worker.end === 'crashed').length;
     // In a transaction the count of a first delivery dies with the process.
     const uncounted =
       scenario.way === 'transactional' ? broker.messages.reduce((sum, each) => sum + (each.sent.key === key ? each.firsts : 0), 0) : 0;
-    if (starts > scenario.maxAttempts + uncounted)
-      watch.violation('I4', `${key} killed its process ${starts} times, with ${scenario.maxAttempts} attempts`);
+    if (kills > scenario.maxAttempts + uncounted)
+      watch.violation('I4', `${key} killed its process ${kills} times, with ${scenario.maxAttempts} attempts`);
   }
 }

@@ -24,7 +24,7 @@ export interface Effect {
 }
 
 /** Refused by the resource of the fenced way: somebody with a greater fence has been here. */
-export class StaleFence extends Error {}
+class StaleFence extends Error {}
 
 /**
  * The outside world that handlers change: what has really happened, whatever anybody believes. In the fenced way it compares fences and remembers

@@ -62,6 +62,9 @@ export class RefusedError extends Error {
   readonly $metadata = { httpStatusCode: 503 };
 }
 
+/** The shortest time after which any caller gives up. */
+const longMs = 200;
+
 const never = new Promise<never>(() => {});
 
 /** The way from one worker to one server. A request and its reply can each be lost, slow, held or repeated. */
@@ -101,7 +104,10 @@ export class Link {
         if (hangMs !== undefined) fail(hangMs, new NetworkError(`${op}: no reply`));
       };
       const wayBack = kind === 'slow-reply' ? size * slowMs : 0;
+      const sentAt = kernel.now;
       const answer = (take: () => void) => {
+        // A server that takes so long (a lock, a queue) may be taken for dead by the caller. Only a receive is meant to wait.
+        if (kernel.now - sentAt > longMs && op !== 'receive') worker.troubles.push(kernel.now);
         if (kind === 'lost-reply') return fail(this.#ms(), new NetworkError(`${op}: reply lost`));
         if (kind === 'hang-reply') return hang();
         worker.deliver(kernel.now + this.#ms() + wayBack, take);

@@ -39,12 +39,19 @@ export interface Report {
 /** How long after the last fault everything must have come to rest. */
 const drainMs = 60 * 60_000;
 
+let watching: Watch | undefined;
+process.on('unhandledRejection', (error) => {
+  if (!watching) throw error;
+  watching.violation('broken', `nobody handles a rejection: ${error instanceof Error ? error.stack : String(error)}`);
+});
+
 /** Runs one seed from its first message to the last check. */
 export async function simulate({ seed, way, broker: kind, only, telling = false, lab = {} }: RunOptions): Promise<Report> {
   const chance = new Chance(seed, only);
   const scenario = scenarioOf(seed, way, kind, chance);
   const kernel = new Kernel();
   const watch = new Watch(kernel, telling);
+  watching = watch;
   const checks = new Checks({ kernel, chance, scenario, watch });
   const storeServer = new Server('store');
   const ledger = new Ledger(kernel);
@@ -77,7 +84,7 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
       broker.send(message);
     });
   }
-  outages(kernel, chance, scenario, storeServer, watch);
+  for (const server of [storeServer, broker.server]) outages(kernel, chance, scenario, server, watch);
   kernel.at(scenario.healAtMs, () => {
     chance.healed = true;
     watch.tell('world', () => 'is healed: no fault from here on');
@@ -93,12 +100,13 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
   if (!closed) watch.violation('I10', 'a worker does not stop');
   watch.count('fencedWrites', ledger.fencedWrites);
   checks.final(quiet);
+  watching = undefined;
   return { violations: watch.violations, faults: chance.faults, counts: watch.counts, story: watch.story, steps: kernel.steps, scenario };
 }
 
-/** The store goes away, and comes back. */
+/** A server goes away, and comes back. */
 function outages(kernel: Kernel, chance: Chance, scenario: Scenario, server: Server, watch: Watch): void {
-  const site = chance.site('store outage');
+  const site = chance.site(`${server.name} outage`);
   const beat = () => {
     if (chance.healed) return;
     const fault = site.draw(scenario.odds.outage, kernel.now);
@@ -107,7 +115,7 @@ function outages(kernel: Kernel, chance: Chance, scenario: Scenario, server: Ser
       server.swallows = fault.kind === 'swallows';
       server.restarts++;
       watch.count('outages');
-      watch.tell('store', () => `is down for ${Math.round(server.downUntil - kernel.now)} ms, ${fault.kind} connections`, true);
+      watch.tell(server.name, () => `is down for ${Math.round(server.downUntil - kernel.now)} ms, ${fault.kind} connections`, true);
     }
     kernel.after(10_000, beat);
   };
