@@ -158,7 +158,7 @@ export class Checks {
   stopped(worker: Worker, stopAt: number, abandoned: number): void {
     const { watch, ledger, broker, kernel } = this.#of;
     if (worker.timers !== 0) watch.violation('I10', `${worker.name} has stopped and left ${worker.timers} timers`);
-    if (abandoned > 0) worker.troubles.push(stopAt);
+    if (abandoned > 0) worker.trouble(true, stopAt);
     for (const run of ledger.running)
       if (run.worker === worker && abandoned === 0) watch.violation('I10', `${worker.name} has stopped, and run ${run.id} goes on`);
     for (const { sent } of broker.messages) {
@@ -205,7 +205,7 @@ export class Checks {
         run.outcome === 'threw' ||
         worker.endedAt <= next.startedAt ||
         run.endedAt - run.startedAt >= scenario.handlerTimeoutMs ||
-        worker.troubles.some((at) => at >= run.startedAt - scenario.leaseMs * 2 && at <= next.startedAt);
+        worker.excuses.some((at) => at >= run.startedAt - scenario.leaseMs && at <= next.startedAt);
       if (!excused)
         watch.violation('I1', `${key}: runs ${run.id} and ${next.id} both had their effect, and nothing had happened to ${worker.name}`);
     }

@@ -148,6 +148,7 @@ class Member {
     // A crash is followed by a new process, some time later.
     worker.onCrash.add(() => {
       watch.tell(name, () => 'is dead', true);
+      watch.count('crashes');
       kernel.after(100 + stream.next() * scenario.leaseMs * 1.5, () => this.start());
     });
     let stopping = false;
@@ -194,7 +195,6 @@ class Member {
           if (!worker.alive || chance.healed) return;
           watch.tell(worker.name, () => fault.kind, true);
           if (fault.kind === 'crash') {
-            watch.count('crashes');
             worker.crash();
           } else if (fault.kind === 'pause') {
             watch.count('pauses');

@@ -67,7 +67,6 @@ export function handlerOf(
   async function work(run: Run, kind: MessageKind, context: Context): Promise<number> {
     const fault = faults.draw(kind === 'flaky' ? flaky : odds.handler, kernel.now);
     if (fault) watch.tell(worker.name, () => `run ${run.id}: ${fault.kind}`, true);
-    if (fault?.kind === 'slow' || fault?.kind === 'stuck') worker.troubles.push(kernel.now);
     const deaf = kind === 'deaf' || fault?.kind === 'stuck';
     const wait = async (ms: number) => {
       await worker.sleep(ms);

@@ -65,6 +65,9 @@ export class RefusedError extends Error {
 /** The shortest time after which any caller gives up. */
 const longMs = 200;
 
+/** What may go wrong with these costs nobody a claim: a message comes again, and is known. A handler that sees its effect fail fails itself. */
+const harmless = new Set(['receive', 'delete', 'dead-letter', 'attributes', 'url', 'purge', 'effect']);
+
 const never = new Promise<never>(() => {});
 
 /** The way from one worker to one server. A request and its reply can each be lost, slow, held or repeated. */
@@ -84,10 +87,11 @@ export class Link {
     if (!worker.alive) return never;
     const fault = this.#site(op).draw(odds, kernel.now);
     const kind = fault?.kind;
+    const isExcuse = !harmless.has(op);
     const size = fault?.size ?? 0;
     if (fault) {
       onFault(fault, op);
-      worker.troubles.push(kernel.now);
+      worker.trouble(isExcuse);
     }
     if (kind === 'crash-before') {
       worker.crash();
@@ -96,18 +100,18 @@ export class Link {
     if (kind === 'pause-before') worker.pause(1 + size * pauseMs);
     return new Promise<T>((resolve, reject) => {
       const fail = (afterMs: number, error: Error) => {
-        worker.troubles.push(kernel.now);
+        worker.trouble(isExcuse);
         worker.deliver(kernel.now + afterMs, () => reject(error));
       };
       const hang = () => {
-        worker.troubles.push(kernel.now);
+        worker.trouble(isExcuse);
         if (hangMs !== undefined) fail(hangMs, new NetworkError(`${op}: no reply`));
       };
       const wayBack = kind === 'slow-reply' ? size * slowMs : 0;
       const sentAt = kernel.now;
       const answer = (take: () => void) => {
         // A server that takes so long (a lock, a queue) may be taken for dead by the caller. Only a receive is meant to wait.
-        if (kernel.now - sentAt > longMs && op !== 'receive') worker.troubles.push(kernel.now);
+        if (kernel.now - sentAt > longMs && op !== 'receive') worker.trouble(isExcuse);
         if (kind === 'lost-reply') return fail(this.#ms(), new NetworkError(`${op}: reply lost`));
         if (kind === 'hang-reply') return hang();
         worker.deliver(kernel.now + this.#ms() + wayBack, take);

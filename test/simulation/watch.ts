@@ -81,10 +81,6 @@ export class Watch {
 
   fault(who: string, fault: Fault, op: string): void {
     switch (fault.kind) {
-      case 'crash-before':
-      case 'crash-after':
-        this.counts.crashes++;
-        break;
       case 'pause-before':
       case 'pause-after':
         this.counts.pauses++;

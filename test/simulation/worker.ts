@@ -25,8 +25,10 @@ export class Worker implements World {
   pausedUntil = 0;
   /** Timers of the receiver and the poller that have neither run nor been cancelled. Those of handlers are the user's, and not counted. */
   timers = 0;
-  /** When something went wrong that may make this worker do a thing twice: pauses, lost messages, outages. */
+  /** When anything went wrong for this worker: pauses, lost messages, outages. */
   readonly troubles: number[] = [];
+  /** Those of them that may cost it a claim, and so make somebody do again what it has done. */
+  readonly excuses: number[] = [];
   /** Called when it crashes: its connections break. */
   readonly onCrash = new Set<() => void>();
 
@@ -92,10 +94,15 @@ export class Worker implements World {
 
   pause(ms: number): void {
     if (!this.alive) return;
-    this.troubles.push(this.kernel.now);
+    this.trouble(true);
     this.pausedUntil = Math.max(this.pausedUntil, this.kernel.now + ms);
     // Until it is awake again and has seen how late it is, everything is part of the trouble.
-    this.troubles.push(this.pausedUntil);
+    this.trouble(true, this.pausedUntil);
+  }
+
+  trouble(isExcuse: boolean, at: number = this.kernel.now): void {
+    this.troubles.push(at);
+    if (isExcuse) this.excuses.push(at);
   }
 
   crash(): void {

@@ -86,10 +86,10 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
           }
         }),
       deleteMessageBatch: (request) =>
-        link.call('delete', () => batch(worker, own, request, (entries) => removed(worker, { ...request, Entries: entries }))),
+        link.call('delete', () => batch(worker, own, false, request, (entries) => removed(worker, { ...request, Entries: entries }))),
       changeMessageVisibilityBatch: (request) =>
         link.call('visibility', () =>
-          batch(worker, own, request, async (entries) => {
+          batch(worker, own, true, request, async (entries) => {
             const answer = await model.changeMessageVisibilityBatch({ ...request, Entries: entries });
             watch.tell(
               'sqs',
@@ -159,13 +159,14 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
   >(
     worker: Worker,
     site: Site,
+    isExcuse: boolean,
     request: { readonly Entries: readonly Entry[] },
     run: (entries: Entry[]) => Promise<Answer>,
   ): Promise<Answer> {
     const fault = site.draw(scenario.odds.queue, kernel.now);
     const keeps = fault?.kind === 'keep' && !fifo;
     if (!keeps && fault?.kind !== 'partial') return run([...request.Entries]);
-    worker.troubles.push(kernel.now);
+    worker.trouble(isExcuse);
     const first = Math.floor(fault!.size * request.Entries.length);
     const left = request.Entries.filter((_, i) => i !== first);
     const { Id } = request.Entries[first]!;
