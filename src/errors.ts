@@ -30,7 +30,7 @@ export const errorCodes = [
   'retention-too-short',
   /** The broker's settings make the promise impossible. */
   'broker',
-  /** A handler called its own receiver with the key that it is running. */
+  /** A handler called its own receiver, or a `once` function itself with the same key, and would wait for itself. */
   'nested',
 ] as const;
 
@@ -71,8 +71,20 @@ export class RetryAfter extends Error {
  * Postgres refuses, and no lone surrogates. Never throws, whatever was thrown.
  */
 export function describeError(error: unknown): string {
-  const text = error instanceof Error ? textOf(() => `${error.name}: ${error.message}`) : textOf(() => String(error));
-  return printable(text, 500);
+  return printable(
+    textOf(() => (error instanceof Error ? `${error.name}: ${error.message}` : String(error))),
+    500,
+  );
+}
+
+/** What was thrown, or an error in its place if it can't even be asked for its class: a revoked Proxy. */
+export function thrownValue(thrown: unknown): unknown {
+  try {
+    Object.getPrototypeOf(Object(thrown));
+    return thrown;
+  } catch (cause) {
+    return new Error('Something was thrown that cannot be looked at', { cause });
+  }
 }
 
 /** Text that every store and log can take: one line, well-formed, without control characters, cut to a length. */

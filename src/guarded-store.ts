@@ -13,36 +13,38 @@ export interface GuardedStore {
   settle(ends: readonly End[]): Promise<Settled[]>;
   extend(holds: readonly Hold[]): Promise<readonly Settled[]>;
   purge(limit: number): Promise<number>;
-  /** Nobody waits any more: calls that are under way lose their time limit, and so leave no timer behind. */
+  /** Nobody waits any more: calls that are under way fail, their outcome unknown, and leave no timer behind. */
   close(): void;
 }
 
 export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSettings): GuardedStore {
   const { clock } = settings.world;
-  const limits = new Set<() => void>();
+  /** Ends the waiting of each call that is under way. */
+  const calls = new Set<(when: string) => void>();
   let closed = false;
 
   /** Rejects when the call takes longer than `storeTimeoutMs`; its answer then goes to `late`. */
   async function inTime<T>(name: string, call: () => Promise<T>, late: (answer: T) => void = () => {}): Promise<T> {
     if (closed) return call();
-    let timedOut = false;
+    let givenUp = false;
+    let giveUp = (_when: string) => {};
     let cancel = () => {};
-    const timeout = new Promise<never>((_, reject) => {
-      cancel = clock.after(settings.storeTimeoutMs, () => {
-        timedOut = true;
-        reject(
-          new ReceiverError('store', `Expected the store's \`${name}\` to answer within ${settings.storeTimeoutMs} ms, got no answer`),
-        );
-      });
+    const limit = new Promise<never>((_, reject) => {
+      giveUp = (when) => {
+        givenUp = true;
+        cancel();
+        reject(new ReceiverError('store', `Expected the store's \`${name}\` to answer ${when}, got no answer`));
+      };
+      cancel = clock.after(settings.storeTimeoutMs, () => giveUp(`within ${settings.storeTimeoutMs} ms`));
     });
-    limits.add(cancel);
+    calls.add(giveUp);
     try {
       const answering = Promise.resolve(call());
-      answering.then((answer) => timedOut && late(answer)).catch(() => {});
-      return await Promise.race([answering, timeout]);
+      answering.then((answer) => givenUp && late(answer)).catch(() => {});
+      return await Promise.race([answering, limit]);
     } finally {
       cancel();
-      limits.delete(cancel);
+      calls.delete(giveUp);
     }
   }
 
@@ -84,8 +86,7 @@ export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSett
     purge: (limit) => inTime('purge', () => store.purge(limit)),
     close() {
       closed = true;
-      for (const cancel of limits) cancel();
-      limits.clear();
+      for (const giveUp of calls) giveUp('before the receiver had stopped');
     },
   };
 }

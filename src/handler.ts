@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { encodeResult } from './codec.ts';
 import { digest } from './digest.ts';
-import { describeError, ReceiverError, RetryAfter, TerminalError } from './errors.ts';
+import { describeError, ReceiverError, RetryAfter, TerminalError, thrownValue } from './errors.ts';
 import type { BaseContext } from './guarantee.ts';
 import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
@@ -38,14 +38,18 @@ interface Running {
   readonly owner: object;
   readonly key: string;
   readonly outer: Running | undefined;
+  ended: boolean;
 }
 
 const running = new AsyncLocalStorage<Running>();
 
-/** Whether the caller is inside a handler of `owner`, with `key` if one is given. A handler that waits for itself would wait for ever. */
+/**
+ * Whether the caller is inside a running handler of `owner`, with `key` if one is given. A handler that waits for itself would wait for
+ * ever. What it has started and left behind, such as a timer, is outside once it has ended.
+ */
 export function isInside(owner: object, key?: string): boolean {
   for (let at = running.getStore(); at; at = at.outer) {
-    if (at.owner === owner && (key === undefined || at.key === key)) return true;
+    if (!at.ended && at.owner === owner && (key === undefined || at.key === key)) return true;
   }
   return false;
 }
@@ -90,24 +94,27 @@ export async function runHandler(
   own: Own,
 ): Promise<Handled> {
   const { clock } = settings.world;
-  const payload = settings.schema ? await fit('invalid-payload', validate(settings.schema, job.payload)) : job.payload;
-  const context = new HandlerContext(job, lease, own);
-  const startedAt = clock.now();
+  const inside: Running = { owner, key: job.key, outer: running.getStore(), ended: false };
+  // The schema counts too: one that asks a service may hang like any handler.
   lease.limit(settings.handlerTimeoutMs);
   try {
-    const inside: Running = { owner, key: job.key, outer: running.getStore() };
+    const payload = settings.schema ? await fit('invalid-payload', validate(settings.schema, job.payload)) : job.payload;
+    const context = new HandlerContext(job, lease, own);
+    const startedAt = clock.now();
     const result = await running.run(inside, async () => handler(payload, context));
     const durationMs = clock.now() - startedAt;
     if (!settings.results) return { result, encoded: undefined, durationMs };
     const encoded = await fit('unencodable-result', async () => encodeResult(settings.codec, settings.maxResultBytes, result));
     return { result, encoded, durationMs };
   } finally {
+    inside.ended = true;
     lease.limit(Number.POSITIVE_INFINITY);
   }
 }
 
 /** Decides by the class of the error, then by what happened to the lease, then by the attempts that are left. */
-export function failureOf(settings: ReceiverSettings, error: unknown, attempt: number, lease: Lease): Failure {
+export function failureOf(settings: ReceiverSettings, thrown: unknown, attempt: number, lease: Lease): Failure {
+  const error = thrownValue(thrown);
   if (error instanceof Unfit) return { park: error.reason, detail: error.message, error: error.cause };
   if (error instanceof TerminalError) return { park: 'terminal', detail: describeError(error), error };
   const aborted = lease.aborted?.code;

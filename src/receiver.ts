@@ -29,7 +29,8 @@ export interface Receiver<G extends Guarantee = Guarantee> {
    * Handles deliveries, and answers in the order given. Never rejects for what a handler, a message or the store does: that is
    * what verdicts are for. Deliveries of concurrent calls share the receiver's `concurrency`.
    *
-   * @throws ReceiverError `nested` if it is called from inside a handler of this receiver, which would wait for itself
+   * @throws ReceiverError `nested` if it is called from inside a running handler of this receiver, which could wait for itself; nothing is
+   *   done then. With `concurrency: Infinity` only the message that is being handled is refused.
    */
   process<D extends Delivery>(deliveries: readonly D[], source?: Source<D>): Promise<Verdict[]>;
   /**
@@ -47,7 +48,7 @@ export interface Receiver<G extends Guarantee = Guarantee> {
   /**
    * Takes no new work, gives back what has not been started, lets running handlers finish for `graceMs` (default 10,000), then
    * aborts their signals and waits a little more. Resolves when nothing is left: no handler, no claim, no timer. `abandoned` counts
-   * deliveries whose handlers ignored their signal; their claims end with their leases.
+   * deliveries whose handlers ignored their signal, and those that wait behind one in a transaction; their claims end with their leases.
    */
   stop(options?: { readonly graceMs?: number }): Promise<{ readonly abandoned: number }>;
 }
@@ -91,9 +92,10 @@ function start(
   const { clock, random } = world;
   const emit = emitter(settings.on);
   const tell = teller(scope, settings.on, emit);
-  const storeGate = gate(world, scope, emit);
   const stopping = new AbortController();
   const stopped = new AbortController();
+  // Calls that `stop` gives up are no news of the store.
+  const storeGate = gate(world, scope, (name, event) => stopped.signal.aborted || emit(name, event));
   const active = new Set<Promise<unknown>>();
   const store = isDedupStore(anyStore) ? guardedStore(anyStore, storeGate, settings) : undefined;
   const self = {};
@@ -112,20 +114,22 @@ function start(
   };
   const way =
     guarantee === 'transactional' && isTransactionalStore(anyStore) ? transactionalWay(core, self, anyStore) : leasedWay(core, self);
+  // A call from inside a handler waits for a place, or for a transaction, that its own caller may hold.
+  const sharesPlaces = guarantee === 'transactional' || settings.concurrency !== Number.POSITIVE_INFINITY;
   let purgedAt = clock.now();
   let unanswered = 0;
 
   async function process(deliveries: readonly Delivery[], source: Source): Promise<Verdict[]> {
     const jobs = jobsOf(deliveries, source, { identify, token: () => random.token() });
+    if (jobs.some(({ key }) => isInside(self, sharesPlaces ? undefined : key))) {
+      throw new ReceiverError('nested', `A handler of ${JSON.stringify(scope)} called its own receiver and would wait for itself`);
+    }
     for (const job of jobs) {
       tell('received', job, {});
       if (job.preset?.action === 'dead-letter') tell('parked', job, job.preset);
       if (!job.preset) job.lease = core.leases.start(job.delivery, job.source);
       const known = core.cache.get(job.key, job.fingerprint);
       if (known) job.answer = { state: 'completed', result: known.result, ageMs: clock.now() - known.at };
-      if (isInside(self, guarantee === 'transactional' ? undefined : job.key)) {
-        throw new ReceiverError('nested', `A handler of ${JSON.stringify(scope)} called its own receiver and would wait for itself`);
-      }
     }
     await way(lanesOf(jobs));
     purgeByTheWay();
@@ -169,6 +173,8 @@ function start(
     stopped.abort();
     core.leases.endAll();
     store?.close();
+    // Those who waited for the store have their verdicts now.
+    await drained(0);
     return { abandoned: core.loose.size + unanswered };
   }
 

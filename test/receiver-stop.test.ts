@@ -92,6 +92,26 @@ describe('stop', () => {
     expect(stopped.done).toBe(true);
   });
 
+  it('answers those who wait for a store that hangs; a claim that comes later is given back', async () => {
+    const reply = latch();
+    const { receiver, world, store, faults, names } = stand(() => expect.fail('the handler ran'));
+    faults.store.claim = async (asks) => {
+      const answers = await store.claim(asks);
+      await reply.promise;
+      return answers;
+    };
+    const result = watch(receiver.process([delivery('a')]));
+    const stopped = watch(receiver.stop({ graceMs: 0 }));
+    await world.advance(2_000);
+    expect(actions(result.value!)).toEqual(['retry store']);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(names()).not.toContain('storeDown');
+    expect(world.timers).toBe(0);
+    reply.open();
+    await world.settle();
+    expect(await stats(store)).toMatchObject({ claimed: 0 });
+  });
+
   it('twice is once', async () => {
     const { receiver } = stand(() => {});
     expect(receiver.stop()).toBe(receiver.stop());
@@ -108,9 +128,33 @@ describe('a handler that calls its own receiver', () => {
       },
       { concurrency: 2 },
     );
-    inner.receiver.process([delivery('a')]).catch(() => {});
-    await inner.world.advance(1_000);
-    expect(seen).toContain('nested');
+    const result = watch(inner.receiver.process([delivery('a')]));
+    await inner.world.settle();
+    expect(seen).toEqual(['nested', 'nested']);
+    expect(actions(result.value!)).toEqual(['ack completed']);
+  });
+
+  it('leaves nothing behind that is kept alive', async () => {
+    const held: string[] = [];
+    const made: ReturnType<typeof stand> = stand(async () => {
+      const source = { hold: async (all: readonly unknown[]) => all.map(() => held.push('b') > 0) };
+      await made.receiver.process([delivery('b')], source).catch(() => {});
+    });
+    await made.receiver.process([delivery('a')]);
+    expect(made.world.timers).toBe(0);
+    await made.world.advance(60_000);
+    expect(held).toEqual([]);
+  });
+
+  it('after it has ended, from something that it has left running, is a caller like any other', async () => {
+    const late: Promise<unknown>[] = [];
+    const made: ReturnType<typeof stand> = stand(({ id }) => {
+      if (id === 'a') late.push(ended.promise.then(() => made.receiver.process([delivery('b')])));
+    });
+    const ended = latch();
+    await made.receiver.process([delivery('a')]);
+    ended.open();
+    expect(await Promise.all(late)).toMatchObject([[{ action: 'ack', outcome: 'completed' }]]);
   });
 
   it('leaves no timer behind when a heartbeat is still under way as the last handler ends', async () => {
