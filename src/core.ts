@@ -44,7 +44,8 @@ export function deliver(job: Job, verdict: Verdict): void {
   job.verdict = verdict;
   job.lease?.end();
   try {
-    job.source.settled?.(job.delivery, verdict);
+    const returned: unknown = job.source.settled?.(job.delivery, verdict);
+    if (returned instanceof Promise) returned.catch(() => {});
   } catch {
     // `settled` must not throw; the verdict is in the answer of `process` all the same.
   }
@@ -62,6 +63,17 @@ export function deadLetter(core: Core, job: Job, verdict: Verdict & { action: 'd
 
 export function storeTrouble(core: Core, job: Job, error: unknown): Verdict {
   return retry(core, job, 'store', core.gate.pauseMs(), { error });
+}
+
+/** Another worker runs the message. */
+export function busy(core: Core, job: Job, remainingMs: number): Verdict {
+  core.tell('busy', job, { remainingMs });
+  return retry(core, job, 'busy', Math.round(remainingMs));
+}
+
+/** The store answers, but what it holds can't be used until people have repaired it: the message must not bounce until then. */
+function unreadable(core: Core, job: Job, error: ReceiverError): Verdict {
+  return retry(core, job, 'store', core.settings.backoff.maxMs, { error });
 }
 
 /** The verdict of a copy within a batch: that of the job it follows. */
@@ -87,11 +99,8 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
         try {
           result = settings.codec.decode(answer.result);
         } catch (cause) {
-          return storeTrouble(
-            core,
-            job,
-            new ReceiverError('codec', `The stored result can't be decoded: ${describeError(cause)}`, { cause }),
-          );
+          const why = `The stored result can't be decoded: ${describeError(cause)}`;
+          return unreadable(core, job, new ReceiverError('codec', why, { cause }));
         }
       }
       core.cache.add(job.key, {
@@ -120,7 +129,7 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
       return undefined;
     default:
       // `corrupt`, or nonsense: never taken for absent, never acked.
-      return storeTrouble(core, job, new ReceiverError('store', `The record can't be read: ${JSON.stringify(answer)}`));
+      return unreadable(core, job, new ReceiverError('store', `The record can't be read: ${JSON.stringify(answer)}`));
   }
 }
 

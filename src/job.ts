@@ -26,6 +26,8 @@ export interface Job {
   answer: Answer | undefined;
   /** Kept until the verdict; absent where that is known from the start. */
   lease: Lease | undefined;
+  /** Its last owner's lease had ended, as the first claim told; the claim that follows a give-back doesn't. */
+  orphaned: boolean;
   verdict: Verdict | undefined;
 }
 
@@ -67,11 +69,17 @@ export function jobsOf(
       preset,
       answer: undefined,
       lease: undefined,
+      orphaned: false,
       verdict: undefined,
     };
     if (!preset && !job.follows) leaders.set(id, job);
     return job;
   });
+}
+
+/** Whether the store has to be asked: the verdict does not follow from anything that is known. */
+export function isAsking(job: Job): boolean {
+  return !job.preset && !job.follows && !job.answer;
 }
 
 export function lanesOf(jobs: readonly Job[]): Job[][] {

@@ -16,7 +16,7 @@ import {
   type Way,
 } from './core.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
-import { askOf, type Job } from './job.ts';
+import { askOf, isAsking, type Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import { limiter } from './limiter.ts';
 import type { Verdict } from './message.ts';
@@ -48,6 +48,8 @@ export function leasedWay(core: Core, owner: object): Way {
     jobs.forEach((job, i) => {
       job.answer = answers[i]!;
       if (job.answer.state !== 'claimed') return;
+      if (job.answer.orphaned) job.orphaned = true;
+      else if (job.orphaned) job.answer = { ...job.answer, orphaned: true };
       job.lease!.claim({ key: job.key, token: job.token }, claimedAt);
     });
   }
@@ -64,7 +66,7 @@ export function leasedWay(core: Core, owner: object): Way {
 
   /** Claims what is not known yet, then gives orphaned claims back, to be claimed again one by one when their turn comes. */
   async function claimAll(jobs: readonly Job[]): Promise<void> {
-    const asking = jobs.filter((job) => !job.preset && !job.follows && !job.answer);
+    const asking = jobs.filter(isAsking);
     if (asking.length === 0) return;
     await claim(asking);
     const orphans = asking.filter((job) => job.answer?.state === 'claimed' && job.answer.orphaned);
@@ -155,16 +157,21 @@ export function leasedWay(core: Core, owner: object): Way {
     const first = await Promise.race([handled, abandoned(lease, handled)]);
     if (first !== 'abandoned') return conclude(core, job, first.ending, first.verdict);
 
-    // It goes on running, out of reach. Its claim is no longer extended, and is not given back: nobody else may start before the
-    // lease has ended. If it does end, and nobody has claimed the message since, its outcome still counts.
+    // Its claim is no longer extended, and is not given back: nobody else may start before the lease has ended. If the handler does
+    // end, and nobody has claimed the message since, its outcome still counts.
     const afterMs = lease.remainingMs;
     lease.unclaim();
-    core.loose.add(handled);
     void handled.then(async ({ ending }) => {
-      core.loose.delete(handled);
       if (!core.stopped.aborted) await store.settle([endOf(core, job, ending)]).catch(() => {});
     });
-    const code = lease.aborted?.code;
+    return letGo(job, attempt, handled, afterMs);
+  }
+
+  /** The verdict of a handler that goes on running, out of reach. */
+  function letGo(job: Job, attempt: number, handled: Promise<unknown>, afterMs: number): Verdict {
+    core.loose.add(handled);
+    void handled.then(() => core.loose.delete(handled));
+    const code = job.lease!.aborted?.code;
     return retry(core, job, code === 'handler-timeout' ? 'timeout' : code === 'stopped' ? 'stopped' : 'fenced', afterMs, { attempt });
   }
 
@@ -200,11 +207,16 @@ export function leasedWay(core: Core, owner: object): Way {
     if (!(await core.limiter.enter())) return retry(core, job, 'stopped', 0);
     const lease = job.lease!;
     try {
-      const { result, durationMs } = await runHandler(owner, settings, core.handler, job, lease, { attempt: 1 });
-      tell('completed', job, { attempt: 1, durationMs });
-      return { action: 'ack', outcome: 'completed', result };
-    } catch (error) {
-      return endingOf(core, job, failureOf(settings, error, 1, lease), 1).verdict();
+      const handled = runHandler(owner, settings, core.handler, job, lease, { attempt: 1 }).then(
+        ({ result, durationMs }) =>
+          (): Verdict => {
+            tell('completed', job, { attempt: 1, durationMs });
+            return { action: 'ack', outcome: 'completed', result };
+          },
+        (error: unknown) => endingOf(core, job, failureOf(settings, error, 1, lease), 1).verdict,
+      );
+      const verdict = await Promise.race([handled, abandoned(lease, handled)]);
+      return verdict === 'abandoned' ? letGo(job, 1, handled, settings.leaseMs) : verdict();
     } finally {
       core.limiter.leave();
     }

@@ -1,6 +1,7 @@
 import { coalesce } from './coalesce.ts';
 import {
   behind,
+  busy,
   type Core,
   conclude,
   deadLetter,
@@ -17,7 +18,7 @@ import {
 } from './core.ts';
 import { ReceiverError } from './errors.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
-import { askOf, type Job } from './job.ts';
+import { askOf, isAsking, type Job } from './job.ts';
 import { limiter } from './limiter.ts';
 import type { Verdict } from './message.ts';
 import type { Answer, End, TransactionalStore, Unit } from './store.ts';
@@ -84,7 +85,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
    */
   async function runSuspect(job: Job): Promise<Verdict> {
     const [answer] = await core.store!.claim([askOf(job, settings)]);
-    if (answer!.state === 'busy') return retry(core, job, 'busy', Math.round(answer!.remainingMs));
+    if (answer!.state === 'busy') return busy(core, job, answer!.remainingMs);
     if (answer!.state !== 'claimed') return verdictFor(core, job, answer!)!;
     const unfit = unfitClaim(core, job, answer!.attempt);
     if (unfit) {
@@ -101,11 +102,18 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
     const work = new UnitOfWork(core, owner);
     try {
-      const verdicts = await core.gate.watch(() => units.unit((unit) => work.run(unit, jobs)));
+      const verdicts = await (jobs.some(isAsking)
+        ? core.gate.watch(() => units.unit((unit) => work.run(unit, jobs)))
+        : work.run(undefined, jobs));
       work.committed();
       return verdicts;
     } catch (error) {
-      return jobs.map((job) => job.preset ?? storeTrouble(core, job, error));
+      const troubled = new Set<string>();
+      return jobs.map((job) => {
+        if (job.preset && !troubled.has(job.lane)) return job.preset;
+        troubled.add(job.lane);
+        return storeTrouble(core, job, error);
+      });
     }
   }
 
@@ -139,9 +147,10 @@ class UnitOfWork {
     for (const tell of this.#told) tell();
   }
 
-  async run(unit: Unit<unknown>, jobs: readonly Job[]): Promise<Verdict[]> {
-    const asking = jobs.filter((job) => !job.preset && !job.follows && !job.answer);
-    const answers = asking.length > 0 ? await unit.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
+  /** `unit` is needed only where one of the jobs is asking. */
+  async run(unit: Unit<unknown> | undefined, jobs: readonly Job[]): Promise<Verdict[]> {
+    const asking = jobs.filter(isAsking);
+    const answers = unit ? await unit.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
     if (answers.length !== asking.length) throw nonsense('record', asking.length, answers.length);
     const verdicts: Verdict[] = [];
     const blockers = new Map<string, Job>();
@@ -156,7 +165,7 @@ class UnitOfWork {
       verdicts.push(verdict);
     }
     if (this.#ends.length > 0) {
-      const settled = await unit.settle(this.#ends);
+      const settled = await unit!.settle(this.#ends);
       if (settled.length !== this.#ends.length || settled.includes('fenced')) throw nonsense('settle', this.#ends.length, settled.length);
     }
     return verdicts;
@@ -167,14 +176,19 @@ class UnitOfWork {
     return behind(this.#core, job, blocker, verdict);
   }
 
-  async #verdictOf(unit: Unit<unknown>, job: Job, answer: Answer | undefined, given: ReadonlyMap<Job, Verdict>): Promise<Verdict> {
+  async #verdictOf(
+    unit: Unit<unknown> | undefined,
+    job: Job,
+    answer: Answer | undefined,
+    given: ReadonlyMap<Job, Verdict>,
+  ): Promise<Verdict> {
     const core = this.#core;
     if (job.preset) return job.preset;
     if (job.follows) return follow(core, job, given.get(job.follows) ?? job.follows.verdict!);
-    if (answer!.state === 'claimed') return this.#handle(unit, job, answer as Claimed);
-    if (answer!.state === 'busy') return retry(core, job, 'busy', Math.round(answer!.remainingMs));
+    if (answer!.state === 'claimed') return this.#handle(unit!, job, answer as Claimed);
+    if (answer!.state === 'busy') return busy(core, job, answer!.remainingMs);
     // A copy in another lane of this very unit: not known to be done before the unit has committed.
-    if (answer!.state === 'completed' && this.#recorded.has(job.key)) return retry(core, job, 'busy', 0);
+    if (answer!.state === 'completed' && this.#recorded.has(job.key)) return busy(core, job, 0);
     return verdictFor(core, job, answer!)!;
   }
 
@@ -205,7 +219,7 @@ class UnitOfWork {
       );
     } catch (error) {
       // Only what the handler itself threw is the handler's failure; a savepoint that fails breaks the unit.
-      if (failed?.error !== error) throw error;
+      if (!failed || !Object.is(failed.error, error)) throw error;
       const { ending, verdict } = endingOf(core, job, failureOf(settings, error, attempt, lease), attempt);
       this.#end(job, ending);
       return verdict();

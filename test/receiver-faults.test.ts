@@ -55,6 +55,12 @@ describe('while the store is down', () => {
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['retry store']);
   });
 
+  it('a record that cannot be read does not come back before people can have repaired it', async () => {
+    const { receiver, faults } = stand(() => expect.fail('the handler ran'));
+    faults.store.claim = async () => [{ state: 'corrupt', detail: 'bytes' }];
+    expect(await receiver.process([delivery('a')])).toMatchObject([{ action: 'retry', reason: 'store', afterMs: 300_000 }]);
+  });
+
   it('a synchronous throw of the store is a failure like any other', async () => {
     const { receiver, faults } = stand(() => expect.fail('the handler ran'));
     faults.store.claim = () => {
@@ -74,6 +80,17 @@ describe('while the store is down', () => {
     ]);
     faults.broken.claim = undefined!;
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack completed']);
+  });
+});
+
+describe("with onStoreDown: 'run'", () => {
+  it('a handler that ignores its signal is given up', async () => {
+    const { receiver, faults, world } = stand(() => new Promise(() => {}), { onStoreDown: 'run', handlerTimeoutMs: 60_000 });
+    faults.broken.claim = 'before';
+    const result = watch(receiver.process([delivery('a')]));
+    await world.advance(61_000);
+    expect(actions(result.value!)).toEqual(['retry timeout']);
+    expect(world.timers).toBe(0);
   });
 });
 
@@ -213,5 +230,15 @@ describe('a source whose `settled` throws', () => {
       throw new Error('adapter bug');
     };
     expect(actions(await receiver.process([delivery('a')], { settled: throwing }))).toEqual(['ack completed']);
+  });
+
+  it('later, in a promise, does not end the process', async () => {
+    const { receiver, world } = stand(() => {});
+    const rejecting = async () => {
+      throw new Error('adapter bug');
+    };
+    // A rejection that nobody handles fails the run.
+    expect(actions(await receiver.process([delivery('a')], { settled: rejecting }))).toEqual(['ack completed']);
+    await world.settle();
   });
 });

@@ -137,6 +137,23 @@ describe('duplicates', () => {
   });
 });
 
+describe('a stored result that cannot be decoded', () => {
+  it('is neither acked nor handled again, and does not come back before people can have repaired it', async () => {
+    const one = stand(() => 'of version 1', { results: true });
+    await one.receiver.process([delivery('a')]);
+    const codec = {
+      encode: String,
+      decode() {
+        throw new Error('of version 2');
+      },
+    };
+    const two = stand(() => expect.fail('the handler ran'), { results: true, codec }, one);
+    expect(await two.receiver.process([delivery('a')])).toMatchObject([
+      { action: 'retry', reason: 'store', afterMs: 300_000, error: { code: 'codec' } },
+    ]);
+  });
+});
+
 describe('same key, other payload', () => {
   it('is dead-lettered as a mismatch, told, and never acked', async () => {
     const { receiver, names } = stand(() => {});
@@ -333,6 +350,7 @@ describe('a process that dies', () => {
     });
     expect(actions(verdicts)).toEqual(['ack completed', 'ack completed', 'ack completed']);
     expect(attempts).toEqual({ a: [2], b: [2], c: [2] });
+    expect(alive.told.flatMap(([name, event]) => (name === 'claimed' ? [event.orphaned] : []))).toEqual([true, true, true]);
     expect(most).toBe(1);
     expect(Math.max(...claimed)).toBeLessThanOrEqual(1);
   });
@@ -409,7 +427,42 @@ describe('a stalled worker', () => {
   });
 });
 
+describe('whatever a handler throws', () => {
+  it.each([
+    ['undefined', undefined],
+    ['null', null],
+    ['text', 'no'],
+    ['NaN', Number.NaN],
+    // biome-ignore lint/suspicious/noThenProperty: the danger of thenables is what is tested
+    ['a thenable', { then: (resolve: (value: number) => void) => resolve(1) }],
+    ['an object without a prototype', Object.create(null)],
+    ['a symbol', Symbol('no')],
+    ['a revoked proxy', revoked()],
+  ])('is a failure of its message, counted and given back: %s', async (_, thrown) => {
+    const { receiver, store } = stand(() => {
+      throw thrown;
+    });
+    expect(actions(await receiver.process([delivery('a'), delivery('b')]))).toEqual(['retry failed', 'retry failed']);
+    expect(await (store as ReturnType<typeof memoryStore>).stats()).toMatchObject({ claimed: 0, released: 2 });
+  });
+
+  function revoked(): unknown {
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    return proxy;
+  }
+});
+
 describe('a handler that runs too long', () => {
+  it('has not begun while its schema hangs, and is given up all the same', async () => {
+    const schema = { '~standard': { version: 1, vendor: 'test', validate: () => new Promise(() => {}) } };
+    const { receiver, world } = stand(() => expect.fail('the handler ran'), { schema, handlerTimeoutMs: 60_000 });
+    const result = watch(receiver.process([delivery('a')]));
+    await world.advance(61_000);
+    expect(actions(result.value!)).toEqual(['retry timeout']);
+    expect(world.timers).toBe(0);
+  });
+
   it('has its signal aborted, and what it throws then is a timeout', async () => {
     const { receiver, world } = stand(
       (_, { signal }) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(signal.reason))),

@@ -161,6 +161,27 @@ describe('the transactional way', () => {
     expect(one.effects()).toEqual([]);
   });
 
+  it('tells of a message that another worker has claimed, in a batch and alone', async () => {
+    const one = transactional(charge);
+    const claimed = stand(() => new Promise(() => {}), { guarantee: 'leased' }, { world: virtualWorld({ seed: 9 }), store: one.store });
+    void claimed.receiver.process([delivery('a')]);
+    await one.world.settle();
+    await one.receiver.process([delivery('a')]);
+    await one.receiver.process([delivery('a', { redelivered: true })]);
+    expect(one.names().filter((name) => name === 'busy')).toHaveLength(2);
+  });
+
+  it('copies that this process knows to be completed, and poison, need no transaction', async () => {
+    const made = transactional(charge);
+    let units = 0;
+    const unit: typeof made.store.unit = (work) => made.store.unit(work).finally(() => units++);
+    const { receiver } = stand(charge, { store: { ...made.store, unit } }, { world: made.world, store: made.store });
+    await receiver.process([delivery('a')]);
+    const again = [delivery('a'), { message: { id: '1', body: '{', headers: {} } }, delivery('a')];
+    expect(actions(await receiver.process(again))).toEqual(['ack duplicate', 'dead-letter undecodable', 'ack duplicate']);
+    expect(units).toBe(1);
+  });
+
   it('poison in an ordered batch keeps its place', async () => {
     const { receiver } = transactional(charge);
     const bad = { message: { id: '1', body: '{', headers: {} }, orderingKey: 'k' };
@@ -222,6 +243,26 @@ describe('a transaction that fails', () => {
     expect(actions(await receiver.process([again('bad')]))).toEqual(['dead-letter max-attempts']);
     expect(made.effects()).toEqual(['a']);
     expect(await made.store.stats()).toMatchObject({ claimed: 0, parked: 1 });
+  });
+
+  it('stops the poison behind it in its key too', async () => {
+    const made = transactional(charge);
+    const unit = () => Promise.reject(new Error('disk full'));
+    const { receiver } = stand(charge, { store: { ...made.store, unit } }, { world: made.world, store: made.store });
+    const bad = (orderingKey: string) => ({ message: { id: '1', body: '{', headers: {} }, orderingKey });
+    const batch = [bad('k'), delivery('a', { orderingKey: 'k' }), bad('k'), bad('j')];
+    const verdicts = await receiver.process(batch);
+    expect(actions(verdicts)).toEqual(['dead-letter undecodable', 'retry store', 'retry store', 'dead-letter undecodable']);
+  });
+
+  it.each([[Number.NaN], [undefined], [null]])('is not what a handler makes that throws %s', async (thrown) => {
+    const { receiver, effects } = transactional((payload, ctx) => {
+      charge(payload, ctx);
+      if (payload.id !== 'a') throw thrown;
+    });
+    const batch = [delivery('a'), delivery('b'), delivery('c', { redelivered: true })];
+    expect(actions(await receiver.process(batch))).toEqual(['ack completed', 'retry failed', 'retry failed']);
+    expect(effects()).toEqual(['a']);
   });
 
   it("can't be ended by a handler: its commit fails, and with it only that handler", async () => {
