@@ -16,6 +16,7 @@ export interface Whereabouts {
   readonly messageId: string;
   /** Order of sending within everything. */
   readonly order: number;
+  readonly sentAt: number;
   state: 'queued' | 'dead-lettered' | 'acked';
   /** Moved by the broker itself, because it was received too often. */
   redriven: boolean;

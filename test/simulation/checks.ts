@@ -57,7 +57,9 @@ export class Checks {
       watch.violation('I2', `${sent.name} was ${how}, but its record is ${this.seen(sent.key)?.state}`);
     const effects = ledger.of(sent.key);
     if (effects.length === 0) watch.violation('I2', `${sent.name} was ${how} without an effect`);
-    else if (effects[0]!.run.payload !== sent.payload) watch.violation('I7', `${sent.name} was ${how} for the effect of another payload`);
+    // The resource of the fenced way remembers a key for longer than the store.
+    else if (this.#remembers && effects.every(({ run }) => run.payload !== sent.payload))
+      watch.violation('I7', `${sent.name} was ${how} for the effect of another payload`);
   }
 
   verdict(worker: Worker, messageId: string, verdict: Verdict): void {
@@ -84,7 +86,7 @@ export class Checks {
 
   /** A message is put aside only for a reason that is true. */
   #deadLetter({ sent }: Whereabouts, reason: string, worker: Worker): void {
-    const { watch, scenario } = this.#of;
+    const { watch, scenario, kernel, broker } = this.#of;
     watch.count('deadLetters');
     const seen = this.seen(sent.key);
     const true_ = {
@@ -92,17 +94,25 @@ export class Checks {
       'max-attempts': () => seen?.state === 'parked' && seen.attempts >= scenario.maxAttempts,
       mismatch: () => this.#hasTwoPayloads(sent.key),
       'invalid-key': () => sent.kind === 'malformed',
+      // What is parked is the key: a younger copy shares the fate of the older one.
+      'too-old': () => broker.messages.some((each) => each.sent.key === sent.key && kernel.now - each.sentAt > scenario.retentionMs),
     }[reason];
     if (!true_?.())
       watch.violation(
         'I4',
         `${sent.name} (${sent.kind}) was dead-lettered by ${worker.name} as ${reason}; ${seen?.attempts ?? 0} attempts, ${seen?.state}`,
       );
+    if (reason === 'too-old') watch.count('tooOld');
     if (reason !== 'max-attempts') return;
     if (sent.kind === 'poison') watch.count('parkedPoison');
     // Where nothing went wrong anywhere, nothing uses up the attempts of a message that its handler can handle.
     const handled = sent.kind === 'plain' || (sent.kind === 'long' && scenario.handlerTimeoutMs > scenario.leaseMs * 10);
     if (handled && this.#calm()) watch.violation('I4', `${sent.name} (${sent.kind}) used up its attempts, and nothing had happened`);
+  }
+
+  /** Nothing is forgotten while the run lasts. */
+  get #remembers(): boolean {
+    return this.#of.scenario.retentionMs > 86_400_000;
   }
 
   #calm(): boolean {
@@ -186,27 +196,29 @@ export class Checks {
     }
     for (const [key, effects] of ledger.effects) {
       const payloads = new Set(effects.map(({ run }) => run.payload));
-      if (payloads.size > 1) watch.violation('I7', `${key}: two payloads had effects`);
+      if (payloads.size > 1 && this.#remembers) watch.violation('I7', `${key}: two payloads had effects`);
       if (effects.length > 1) this.#doubled(key, effects);
     }
-    for (const { sent, messageId } of broker.messages) if (sent.kind === 'poison') this.#poison(sent.key, messageId);
+    for (const { sent, messageId } of broker.messages) if (sent.kind === 'poison' && this.#remembers) this.#poison(sent.key, messageId);
   }
 
-  /** I1: in the leased way a second effect needs an excuse. */
+  /** I1: a second effect needs an excuse in the leased way, and there is none in the others. */
   #doubled(key: string, effects: readonly Effect[]): void {
     const { watch, scenario } = this.#of;
-    if (scenario.way !== 'leased') return watch.violation('I1', `${key}: ${effects.length} effects`);
     // A run's effect may be slower than that of the next run. What has to be excused is that the next one was started.
     const runs = effects.map(({ run }) => run).sort((a, b) => a.id - b.id);
     for (let i = 0; i + 1 < runs.length; i++) {
       const [run, next] = [runs[i]!, runs[i + 1]!];
       const { worker } = run;
+      // A copy that is sent when the message is forgotten is a new message (I8 is about those that the broker can still redeliver).
+      if (next.startedAt - run.startedAt > scenario.retentionMs) continue;
       const excused =
         run.outcome === 'threw' ||
         worker.endedAt <= next.startedAt ||
         run.endedAt - run.startedAt >= scenario.handlerTimeoutMs ||
         worker.excuses.some((at) => at >= run.startedAt - scenario.leaseMs && at <= next.startedAt);
-      if (!excused)
+      if (scenario.way !== 'leased') watch.violation('I1', `${key}: runs ${run.id} and ${next.id} both had their effect`);
+      else if (!excused)
         watch.violation('I1', `${key}: runs ${run.id} and ${next.id} both had their effect, and nothing had happened to ${worker.name}`);
     }
   }

@@ -28,8 +28,9 @@ const always: Partial<Counts> = {
   deadLetters: 800,
   redriven: 80,
   mismatches: 20,
+  tooOld: 2,
 };
-const claiming: Partial<Counts> = { zombies: 25, busy: 150, fenced: 40, orphans: 150, abandoned: 15 };
+const claiming: Partial<Counts> = { zombies: 25, busy: 150, fenced: 40, orphans: 150, abandoned: 15, forgotten: 10 };
 const byWay: Record<Way, Partial<Counts>> = {
   leased: claiming,
   fenced: { ...claiming, fencedWrites: 3 },

@@ -30,6 +30,8 @@ const lockWaitMs = 2_500;
  */
 export class Database {
   readonly rows = new Map<Key, Row>();
+  /** What was purged, for those who look from outside. */
+  readonly purged = new Map<Key, Row>();
   conflicts = 0;
   readonly #kernel: Kernel;
   readonly #ledger: Pick<Ledger, 'commit'>;
@@ -128,7 +130,10 @@ export class Database {
   purge(limit: number): Promise<number> {
     return this.#alone(() => {
       const expired = [...this.rows].filter(([, row]) => row.expiresAt <= this.#kernel.now).slice(0, limit);
-      for (const [key] of expired) this.rows.delete(key);
+      for (const [key, row] of expired) {
+        this.purged.set(key, row);
+        this.rows.delete(key);
+      }
       return expired.length;
     });
   }

@@ -115,6 +115,7 @@ class Member {
         guarantee: scenario.way as 'leased',
         world: worker,
         leaseMs: scenario.leaseMs,
+        retentionMs: scenario.retentionMs,
         storeTimeoutMs: scenario.storeTimeoutMs,
         handlerTimeoutMs: scenario.handlerTimeoutMs,
         waitMs: scenario.waitMs,

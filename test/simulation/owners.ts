@@ -13,6 +13,8 @@ export interface Owner {
   result: string | undefined;
   reason: string;
   claimedAt: number;
+  retainMs: number;
+  expiresAt: number;
 }
 
 /**
@@ -48,9 +50,14 @@ export class Owners {
   }
 
   claimed(ask: Ask, answer: Answer): void {
-    const owner = this.known.get(ask.key);
+    const owner = this.#find(ask.key);
+    const last = this.known.get(ask.key);
     const name = this.#nameOf(ask.key);
     const wrong = (what: string) => this.#watch.violation('I3', `${name}: ${what}`);
+    if (answer.state === 'claimed' && last && !owner) {
+      this.#watch.count('forgotten');
+      if (answer.fence <= last.fence) wrong(`fence ${answer.fence} after ${last.fence}, which was forgotten`);
+    }
     this.#watch.tell('store', () => `claim ${name} by ${ask.token}: ${JSON.stringify(answer)}`);
     switch (answer.state) {
       case 'claimed':
@@ -80,8 +87,7 @@ export class Owners {
     if (owner && owner.fingerprint !== ask.fingerprint) this.#watch.violation('I7', `${name}: claimed with another payload`);
     if (owner?.token === ask.token && owner.state === 'claimed') {
       if (owner.fence !== answer.fence || owner.attempts !== answer.attempt) wrong('asked again with the same token, answered otherwise');
-      owner.leaseUntil = now + ask.leaseMs;
-      return;
+      return this.#held(owner, ask.leaseMs);
     }
     if (owner?.state === 'completed' || owner?.state === 'parked') wrong(`claimed, but it is ${owner.state}`);
     if (owner?.state === 'claimed' && owner.leaseUntil > now)
@@ -98,11 +104,13 @@ export class Owners {
       result: undefined,
       reason: '',
       claimedAt: now,
+      retainMs: ask.retainMs,
+      expiresAt: now + Math.max(ask.leaseMs, ask.retainMs),
     });
   }
 
   settled(end: End, settled: Settled): void {
-    const owner = this.known.get(end.key);
+    const owner = this.#find(end.key);
     const name = this.#nameOf(end.key);
     this.#watch.tell('store', () => `settle ${name} as ${end.as} by ${end.token}: ${settled}`);
     const current = owner?.token === end.token && (owner.state === 'claimed' || owner.state === end.as);
@@ -113,19 +121,31 @@ export class Owners {
     if (!current) return this.#watch.violation('I3', `${name}: settled as ${end.as} by a stale token, while it is ${owner?.state}`);
     if (owner.state !== 'claimed') return;
     owner.state = end.as;
+    owner.expiresAt = this.#kernel.now + end.retainMs;
     if (end.as === 'completed') owner.result = end.result;
     if (end.as === 'released' && !end.counted) owner.attempts--;
     if (end.as === 'parked') owner.reason = end.reason;
   }
 
   extended(hold: Hold, settled: Settled): void {
-    const owner = this.known.get(hold.key);
+    const owner = this.#find(hold.key);
     const name = this.#nameOf(hold.key);
     this.#watch.tell('store', () => `extend ${name} by ${hold.token}: ${settled}`);
     const current = owner?.token === hold.token && owner.state === 'claimed';
     if (settled === 'fenced') {
       if (current) this.#watch.violation('I3', `${name}: the current token was refused its extension`);
     } else if (!current) this.#watch.violation('I3', `${name}: extended by a stale token`);
-    else owner.leaseUntil = this.#kernel.now + hold.leaseMs;
+    else this.#held(owner, hold.leaseMs);
+  }
+
+  /** An expired record is absent. */
+  #find(key: Key): Owner | undefined {
+    const owner = this.known.get(key);
+    return owner && owner.expiresAt > this.#kernel.now ? owner : undefined;
+  }
+
+  #held(owner: Owner, leaseMs: number): void {
+    owner.leaseUntil = this.#kernel.now + leaseMs;
+    owner.expiresAt = this.#kernel.now + Math.max(leaseMs, owner.retainMs);
   }
 }

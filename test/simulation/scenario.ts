@@ -65,6 +65,8 @@ export interface Scenario {
   readonly redrive: boolean;
   readonly maxReceives: number;
   readonly isolation: 'exclusive' | 'optimistic';
+  /** Much shorter than in life in some runs, so that records are forgotten while copies still come. */
+  readonly retentionMs: number;
   readonly skewMs: number;
   readonly odds: {
     readonly store: Odds<CallFault>;
@@ -92,12 +94,13 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   const leaseMs = plan.pick([2_000, 4_000, 10_000]);
   const ladder = (share: number, most: number) => chosen(callFaults, share, most);
   const workers = ['w1', 'w2', 'w3', 'w4'].slice(0, plan.int(2, 4)).filter((name) => name === 'w1' || chance.keeps(`worker ${name}`));
+  const forgetful = plan.happens(0.12);
   const scenario: Scenario = {
     seed,
     way,
     broker,
     workers,
-    messages: messagesOf(seed, plan, chance),
+    messages: messagesOf(seed, plan, chance, forgetful),
     healAtMs: plan.int(20_000, 60_000),
     leaseMs,
     visibilityMs: Math.ceil((leaseMs * plan.pick([1.2, 1.5, 2, 3])) / 1_000) * 1_000,
@@ -112,10 +115,13 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     cacheSize: plan.pick([0, 100]),
     groupSize: plan.pick([1, 2, 500]),
     results: plan.happens(0.6),
-    redrive: plan.happens(0.25),
+    // A redrive to a dead-letter queue and back takes longer than a forgetful store remembers, and would be refused.
+    redrive: plan.happens(0.25) && !forgetful,
     maxReceives: plan.int(5, 10),
     isolation: plan.pick(['exclusive', 'optimistic']),
-    skewMs: plan.pick([0, 600_000]),
+    retentionMs: forgetful ? 60_000 : 1_209_600_000,
+    // The age of a message is told by the wall clock, which is never wrong by as much as a store remembers.
+    skewMs: forgetful ? 0 : plan.pick([0, 600_000]),
     odds: {
       store: ladder(0.25, 0.15),
       broker: ladder(0.2, 0.1),
@@ -130,7 +136,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   return scenario;
 }
 
-function messagesOf(seed: number, plan: Stream, chance: Chance): Sent[] {
+function messagesOf(seed: number, plan: Stream, chance: Chance, forgetful: boolean): Sent[] {
   const groups = plan.int(1, 2);
   const count = plan.int(2, 5);
   const messages: Sent[] = [];
@@ -144,7 +150,7 @@ function messagesOf(seed: number, plan: Stream, chance: Chance): Sent[] {
     messages.push(first);
     // Producers send again: soon, and long after any window of the broker.
     for (let copy = 0; plan.happens(copy === 0 ? 0.35 : 0.3) && copy < 3; copy++) {
-      const atMs = first.atMs + Math.floor(plan.next() * plan.pick([10, 3_000, 30_000]));
+      const atMs = first.atMs + Math.floor(plan.next() * plan.pick(forgetful ? [3_000, 60_000, 200_000] : [10, 3_000, 30_000]));
       messages.push({ ...first, name: `${first.name}+${copy + 1}`, atMs, copyOf: first.name });
     }
     if (odd && plan.happens(0.08)) {

@@ -8,7 +8,7 @@ import { unitStore } from './units.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
 
-/** A record as the checker reads it, behind everybody's back. */
+/** A record as the checker reads it, behind everybody's back; also one that has expired. */
 export interface Seen {
   readonly state: 'claimed' | 'released' | 'completed' | 'parked';
   readonly token: string;
@@ -53,7 +53,7 @@ export function leasedStore(
 export function databaseStore(server: Server, watch: Watch, db: Database): SimStore {
   return {
     server,
-    seen: (key) => db.rows.get(key),
+    seen: (key) => db.rows.get(key) ?? db.purged.get(key),
     client: (worker, verbs, statements) => unitStore(db, { verbs, statements }, (ms) => worker.sleep(ms), watch, worker.onCrash),
   };
 }

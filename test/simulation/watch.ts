@@ -21,6 +21,8 @@ export const interesting = [
   'lostReplies',
   'resent',
   'orphans',
+  'forgotten',
+  'tooOld',
   'reruns',
   'busy',
   'fenced',

@@ -19,7 +19,10 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
   model.log.push = () => 0;
   const deadUrl = model.createQueue(`dead${suffix}`);
   const redrive = { deadLetterTargetArn: `arn:aws:sqs:eu-west-1:000000000000:dead${suffix}`, maxReceiveCount: scenario.maxReceives };
-  const queueUrl = model.createQueue(`work${suffix}`, scenario.redrive ? { RedrivePolicy: JSON.stringify(redrive) } : {});
+  const queueUrl = model.createQueue(`work${suffix}`, {
+    MessageRetentionPeriod: String(Math.min(345_600, scenario.retentionMs / 1_000)),
+    ...(scenario.redrive && { RedrivePolicy: JSON.stringify(redrive) }),
+  });
   const queue = model.messages(queueUrl) as Kept[];
   const dead = model.messages(deadUrl);
   const shuffle = chance.stream('queue order');
@@ -44,7 +47,16 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
         ...(sent.kind !== 'malformed' && { MessageAttributes: { id: { DataType: 'String', StringValue: sent.key } } }),
         ...(fifo && { MessageGroupId: sent.group, MessageDeduplicationId: `dedup-${sent.name}` }),
       });
-      const message: Whereabouts = { sent, messageId, order: messages.length, state: 'queued', redriven: false, deliveries: 0, firsts: 0 };
+      const message: Whereabouts = {
+        sent,
+        messageId,
+        order: messages.length,
+        sentAt: kernel.now,
+        state: 'queued',
+        redriven: false,
+        deliveries: 0,
+        firsts: 0,
+      };
       messages.push(message);
       byId.set(messageId, message);
       watch.tell(
