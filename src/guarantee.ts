@@ -5,7 +5,8 @@ import type { DedupStore, TransactionalStore } from './store.ts';
  * What a handler is promised:
  *
  * - `transactional`: effect and record commit in one transaction. Once, always, for what is written through `ctx.tx`.
- * - `fenced`: the resource that the effect changes compares `ctx.fence` and refuses older ones. Once on that resource.
+ * - `fenced`: the resource that the effect changes compares `ctx.fence` and refuses smaller ones, so a stalled worker changes nothing any
+ *   more. A crash between effect and record asks for the effect again, with a greater fence.
  * - `leased`: duplicates are suppressed. A crash or a stalled worker between effect and record can make the effect happen again.
  */
 export type Guarantee = 'transactional' | 'fenced' | 'leased';

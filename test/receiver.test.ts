@@ -453,6 +453,38 @@ describe('whatever a handler throws', () => {
   }
 });
 
+describe('the guarantee `fenced`', () => {
+  it('lets its resource refuse a stalled worker, whose fence is smaller', async () => {
+    const resource = { fence: 0, writes: [] as string[] };
+    const write = (who: string, fence: number) => {
+      if (fence < resource.fence) throw new Error('refused');
+      resource.fence = fence;
+      resource.writes.push(who);
+    };
+    const stalled = latch();
+    const world = virtualWorld();
+    const store = memoryStore({ now: world.clock.now });
+    // The zombie's own world stands still, like a process under SIGSTOP; the store's time goes on.
+    const zombie = stand(
+      async (_, { fence }) => {
+        await stalled.promise;
+        write('zombie', fence);
+      },
+      { guarantee: 'fenced' },
+      { world: virtualWorld({ seed: 2 }), store },
+    );
+    const late = watch(zombie.receiver.process([delivery('a')]));
+    await world.settle();
+    await world.advance(30_000);
+    const owner = stand((_, { fence }) => write('owner', fence), { guarantee: 'fenced' }, { world, store });
+    expect(actions(await owner.receiver.process([delivery('a')]))).toEqual(['ack completed']);
+    stalled.open();
+    await world.settle();
+    expect(actions(late.value!)).toEqual(['retry fenced']);
+    expect(resource.writes).toEqual(['owner']);
+  });
+});
+
 describe('a handler that runs too long', () => {
   it('has not begun while its schema hangs, and is given up all the same', async () => {
     const schema = { '~standard': { version: 1, vendor: 'test', validate: () => new Promise(() => {}) } };
