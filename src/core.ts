@@ -56,7 +56,7 @@ export function retry(core: Core, job: Job, reason: RetryReason, afterMs: number
   return extra && 'error' in extra ? { action: 'retry', reason, afterMs, error: extra.error } : { action: 'retry', reason, afterMs };
 }
 
-export function deadLetter(core: Core, job: Job, verdict: Verdict & { action: 'dead-letter' }): Verdict {
+function deadLetter(core: Core, job: Job, verdict: Verdict & { action: 'dead-letter' }): Verdict {
   core.tell('parked', job, { reason: verdict.reason, detail: verdict.detail, attempts: verdict.attempts });
   return verdict;
 }
@@ -133,24 +133,31 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
   }
 }
 
-/** Whether a claim that was just given must not be used: its message is to be parked without being run. */
-export function unfitClaim(core: Core, job: Job, attempt: number): { park: DeadLetterReason; detail: string } | undefined {
+/** What is to become of a claim, and the verdict that follows once it has. */
+export interface Outcome {
+  readonly ending: Ending;
+  readonly verdict: () => Verdict;
+}
+
+/** Whether a claim that was just given must not be used: its message is parked without being run. */
+export function unfitClaim(core: Core, job: Job, attempt: number): Outcome | undefined {
   const { settings } = core;
+  const park = (reason: DeadLetterReason, detail: string): Outcome => ({
+    ending: parked(core, job, reason, detail),
+    verdict: () => deadLetter(core, job, { action: 'dead-letter', reason, detail, attempts: attempt - 1 }),
+  });
   if (attempt > settings.maxAttempts) {
-    return { park: 'max-attempts', detail: `${attempt - 1} attempts were started, and the last of them never ended` };
+    return park('max-attempts', `${attempt - 1} attempts were started, and the last of them never ended`);
   }
   const { sentAtMs } = job.delivery;
   if (attempt > 1 || sentAtMs === undefined || settings.onTooOld === 'process') return undefined;
   const ageMs = settings.world.clock.wall() - sentAtMs;
   if (ageMs <= settings.retentionMs) return undefined;
-  return {
-    park: 'too-old',
-    detail: `Sent ${Math.round(ageMs / 1000)} s ago, but messages are remembered for ${settings.retentionMs / 1000} s`,
-  };
+  const remembered = `messages are remembered for ${settings.retentionMs / 1000} s`;
+  return park('too-old', `Sent ${Math.round(ageMs / 1000)} s ago, but ${remembered}`);
 }
 
-/** How a failure ends the claim, and the verdict that follows once it has. */
-export function endingOf(core: Core, job: Job, failure: Failure, attempt: number): { ending: Ending; verdict: () => Verdict } {
+export function outcomeOf(core: Core, job: Job, failure: Failure, attempt: number): Outcome {
   if ('park' in failure) {
     const { park: reason, detail, error } = failure;
     return {
@@ -164,7 +171,7 @@ export function endingOf(core: Core, job: Job, failure: Failure, attempt: number
   };
 }
 
-export function parked(core: Core, job: Job, reason: DeadLetterReason, detail: string): Ending {
+function parked(core: Core, job: Job, reason: DeadLetterReason, detail: string): Ending {
   return { as: 'parked', reason, detail, label: printable([core.settings.scope, ...[job.id].flat()].join(' '), 256) };
 }
 
@@ -178,7 +185,7 @@ const firstSettleRetryMs = 50;
  * Ends a claim for good before its verdict is given. While the store can't be reached it is tried again for one lease: the
  * token decides whether it still counts. Never rejects.
  */
-export async function conclude(core: Core, job: Job, ending: Ending, verdict: () => Verdict): Promise<Verdict> {
+export async function conclude(core: Core, job: Job, { ending, verdict }: Outcome): Promise<Verdict> {
   const { settings } = core;
   const { clock } = settings.world;
   const end = endOf(core, job, ending);

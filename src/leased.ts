@@ -3,12 +3,11 @@ import {
   behind,
   type Core,
   conclude,
-  deadLetter,
   deliver,
-  endingOf,
   endOf,
   follow,
-  parked,
+  type Outcome,
+  outcomeOf,
   retry,
   storeTrouble,
   unfitClaim,
@@ -20,10 +19,13 @@ import { askOf, isAsking, type Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import { limiter } from './limiter.ts';
 import type { Verdict } from './message.ts';
-import type { Answer, Ending } from './store.ts';
+import type { Answer } from './store.ts';
 
 /** How long a handler may go on after its signal was aborted, before it is no longer waited for. */
 const abandonAfterMs = 1_000;
+
+/** The handler was not started, so the attempt is given back. */
+const unstartedEnding = { as: 'released', counted: false } as const;
 
 const firstPollMs = 20;
 const maxPollMs = 1_000;
@@ -89,7 +91,7 @@ export function leasedWay(core: Core, owner: object): Way {
   }
 
   async function giveBack(job: Job): Promise<void> {
-    await conclude(core, job, { as: 'released', counted: false }, () => ({ action: 'retry', reason: 'order', afterMs: 0 }));
+    await conclude(core, job, { ending: unstartedEnding, verdict: () => ({ action: 'retry', reason: 'order', afterMs: 0 }) });
     job.answer = undefined;
     job.token = random.token();
   }
@@ -128,11 +130,7 @@ export function leasedWay(core: Core, owner: object): Way {
 
   async function useClaim(job: Job, claimed: Claimed, lease: Lease): Promise<Verdict> {
     const unfit = unfitClaim(core, job, claimed.attempt);
-    if (unfit) {
-      const attempts = claimed.attempt - 1;
-      const verdict = { action: 'dead-letter', reason: unfit.park, detail: unfit.detail, attempts } as const;
-      return conclude(core, job, parked(core, job, unfit.park, unfit.detail), () => deadLetter(core, job, verdict));
-    }
+    if (unfit) return conclude(core, job, unfit);
     if (!(await core.limiter.enter())) return unstarted(job, 'stopped');
     try {
       if (core.stopping.aborted) return await unstarted(job, 'stopped');
@@ -145,17 +143,17 @@ export function leasedWay(core: Core, owner: object): Way {
   }
 
   function unstarted(job: Job, reason: 'stopped' | 'expired'): Promise<Verdict> {
-    return conclude(core, job, { as: 'released', counted: false }, () => retry(core, job, reason, 0));
+    return conclude(core, job, { ending: unstartedEnding, verdict: () => retry(core, job, reason, 0) });
   }
 
   async function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Verdict> {
     const own = settings.guarantee === 'fenced' ? { attempt, fence } : { attempt };
     const handled = runHandler(owner, settings, core.handler, job, lease, own).then(
       (done) => completed(job, attempt, done),
-      (error: unknown) => endingOf(core, job, failureOf(settings, error, attempt, lease), attempt),
+      (error: unknown) => outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt),
     );
     const first = await Promise.race([handled, abandoned(lease, handled)]);
-    if (first !== 'abandoned') return conclude(core, job, first.ending, first.verdict);
+    if (first !== 'abandoned') return conclude(core, job, first);
 
     // Its claim is no longer extended, and is not given back: nobody else may start before the lease has ended. If the handler does
     // end, and nobody has claimed the message since, its outcome still counts.
@@ -175,7 +173,7 @@ export function leasedWay(core: Core, owner: object): Way {
     return retry(core, job, code === 'handler-timeout' ? 'timeout' : code === 'stopped' ? 'stopped' : 'fenced', afterMs, { attempt });
   }
 
-  function completed(job: Job, attempt: number, { result, encoded, durationMs }: Handled): { ending: Ending; verdict: () => Verdict } {
+  function completed(job: Job, attempt: number, { result, encoded, durationMs }: Handled): Outcome {
     return {
       ending: { as: 'completed', result: encoded },
       verdict: () => {
@@ -213,7 +211,7 @@ export function leasedWay(core: Core, owner: object): Way {
             tell('completed', job, { attempt: 1, durationMs });
             return { action: 'ack', outcome: 'completed', result };
           },
-        (error: unknown) => endingOf(core, job, failureOf(settings, error, 1, lease), 1).verdict,
+        (error: unknown) => outcomeOf(core, job, failureOf(settings, error, 1, lease), 1).verdict,
       );
       const verdict = await Promise.race([handled, abandoned(lease, handled)]);
       return verdict === 'abandoned' ? letGo(job, 1, handled, settings.leaseMs) : verdict();

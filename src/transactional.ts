@@ -4,12 +4,10 @@ import {
   busy,
   type Core,
   conclude,
-  deadLetter,
   deliver,
-  endingOf,
   endOf,
   follow,
-  parked,
+  outcomeOf,
   retry,
   storeTrouble,
   unfitClaim,
@@ -88,14 +86,11 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     if (answer!.state === 'busy') return busy(core, job, answer!.remainingMs);
     if (answer!.state !== 'claimed') return verdictFor(core, job, answer!)!;
     const unfit = unfitClaim(core, job, answer!.attempt);
-    if (unfit) {
-      const verdict = { action: 'dead-letter', reason: unfit.park, detail: unfit.detail, attempts: answer!.attempt - 1 } as const;
-      return conclude(core, job, parked(core, job, unfit.park, unfit.detail), () => deadLetter(core, job, verdict));
-    }
+    if (unfit) return conclude(core, job, unfit);
     const [verdict] = await runUnit([job]);
     if (verdict!.action !== 'retry' || verdict!.reason !== 'store') return verdict!;
     // The unit has been rolled back, or its outcome is unknown. If it did commit, the record is no longer claimed and this changes nothing.
-    return conclude(core, job, { as: 'released', counted: true }, () => verdict!);
+    return conclude(core, job, { ending: { as: 'released', counted: true }, verdict: () => verdict! });
   }
 
   /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. */
@@ -200,8 +195,8 @@ class UnitOfWork {
     this.#recorded.add(job.key);
     const unfit = unfitClaim(core, job, attempt);
     if (unfit) {
-      this.#end(job, parked(core, job, unfit.park, unfit.detail));
-      return deadLetter(core, job, { action: 'dead-letter', reason: unfit.park, detail: unfit.detail, attempts: attempt - 1 });
+      this.#end(job, unfit.ending);
+      return unfit.verdict();
     }
     if (core.stopping.aborted || lease.over) {
       this.#end(job, { as: 'released', counted: false });
@@ -220,7 +215,7 @@ class UnitOfWork {
     } catch (error) {
       // Only what the handler itself threw is the handler's failure; a savepoint that fails breaks the unit.
       if (!failed || !Object.is(failed.error, error)) throw error;
-      const { ending, verdict } = endingOf(core, job, failureOf(settings, error, attempt, lease), attempt);
+      const { ending, verdict } = outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt);
       this.#end(job, ending);
       return verdict();
     }
