@@ -42,6 +42,4 @@ export interface SimBroker {
   quiet(): boolean;
   /** Called when a message is acked, for the checks. */
   onAck: (message: Whereabouts) => void;
-  /** Called when a message is put aside by a consumer, for its reason. */
-  onDeadLetter: (message: Whereabouts, reason: string) => void;
 }

@@ -29,6 +29,8 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
   const queueFaults = chance.site('queue');
   const messages: Whereabouts[] = [];
   const byId = new Map<string, Whereabouts>();
+  /** By worker and message: how often it was sent to the dead-letter queue, and is still to be deleted here. */
+  const putAside = new Map<string, number>();
 
   const broker: SimBroker = {
     server: new Server('sqs'),
@@ -36,7 +38,6 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
     messages,
     find: (messageId) => byId.get(messageId)!,
     onAck: () => {},
-    onDeadLetter: () => {},
     quiet() {
       if (queue.length > 0) return false;
       moved();
@@ -120,7 +121,8 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
             const reason = attributes!['dead-letter-reason']!.StringValue!;
             watch.tell('sqs', () => `${worker.name} puts ${message.sent.name} into the dead-letter queue: ${reason}`);
             if (message.state === 'queued') message.state = 'dead-lettered';
-            broker.onDeadLetter(message, reason);
+            const id = `${worker.name} ${message.messageId}`;
+            putAside.set(id, (putAside.get(id) ?? 0) + 1);
           }
           return answer;
         }),
@@ -158,8 +160,11 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
     request.Entries.forEach((entry, i) => {
       if (!before[i] || queue.some(({ handle }) => handle === entry.ReceiptHandle)) return;
       const message = broker.find(idOf(entry));
+      // What has been put aside is not acked by its delete.
+      const sent = putAside.get(`${worker.name} ${message.messageId}`) ?? 0;
+      if (sent > 0) return void putAside.set(`${worker.name} ${message.messageId}`, sent - 1);
       if (message.state === 'queued') message.state = 'acked';
-      if (message.state === 'acked') broker.onAck(message);
+      broker.onAck(message);
     });
     return answer;
   }
