@@ -2,7 +2,7 @@
 
 import { DatabaseSync } from 'node:sqlite';
 import { CreateQueueCommand, SendMessageCommand, SQSClient } from '@aws-sdk/client-sqs';
-import { startFauxqs } from 'fauxqs';
+import { buildApp } from 'fauxqs';
 import { attribute, createReceiver, TerminalError } from 'idempotent-receiver';
 import { sqliteStore } from 'idempotent-receiver/sqlite';
 import { sqsPoller, sqsSender } from 'idempotent-receiver/sqs';
@@ -13,8 +13,9 @@ interface Order {
   readonly cents: number;
 }
 
-const server = await startFauxqs({ port: 0, logger: false });
-const client = new SQSClient({ endpoint: server.address, region: 'eu-west-1', credentials: { accessKeyId: 'x', secretAccessKey: 'x' } });
+const server = buildApp({ logger: false });
+const endpoint = await server.listen({ host: '127.0.0.1', port: 0 });
+const client = new SQSClient({ endpoint, region: 'eu-west-1', credentials: { accessKeyId: 'x', secretAccessKey: 'x' } });
 const queueUrl = await makeQueue('orders.fifo');
 const deadUrl = await makeQueue('orders-dead.fifo');
 
@@ -73,7 +74,7 @@ await running;
 
 for (const { order_id, cents } of db.prepare('select * from charges order by order_id').all()) console.log(order_id, cents);
 client.destroy();
-await server.stop();
+await server.close();
 
 async function makeQueue(QueueName: string): Promise<string> {
   const { QueueUrl } = await client.send(new CreateQueueCommand({ QueueName, Attributes: { FifoQueue: 'true' } }));

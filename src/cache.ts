@@ -18,6 +18,9 @@ export interface CompletedCache {
 /** An entry is used for at most this long, so that a record that people forget through the store is soon forgotten here too. */
 const usedForMs = 60_000;
 
+/** Longer results stay in the store: 10,000 of them may be more than a process can hold. */
+const maxResultLength = 1_024;
+
 export function completedCache(clock: Clock, options: { readonly size: number; readonly retentionMs: number }): CompletedCache {
   // Two generations instead of an order of use: when the young one holds half of what may be held, it becomes the old one. A Map
   // that loses its oldest entry on each insert would search longer for it each time.
@@ -30,7 +33,7 @@ export function completedCache(clock: Clock, options: { readonly size: number; r
       return entry && entry.fingerprint === fingerprint && clock.now() < entry.until ? entry : undefined;
     },
     add(key, { fingerprint, result, at }) {
-      if (options.size === 0) return;
+      if (options.size === 0 || (result !== undefined && result.length > maxResultLength)) return;
       const now = clock.now();
       // An answer that came from here is no news: a key that is asked for again and again must still be asked of the store now and then.
       const known = young.get(key) ?? old.get(key);

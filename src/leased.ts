@@ -104,6 +104,8 @@ export function leasedWay(core: Core, owner: object): Way {
       if (job.answer) return await handle(job, job.answer);
       if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
       try {
+        // It may have waited for long: what can't be used any more need not be counted.
+        if (job.lease!.over) return retry(core, job, 'expired', 0);
         await claim([job]);
         return await handle(job, job.answer!);
       } finally {

@@ -69,7 +69,8 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     if (job.preset || job.follows || job.answer || !job.delivery.redelivered) return (await inUnit([job]))[0]!;
     if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
     try {
-      return await runSuspect(job);
+      // It may have waited for long: what can't be used any more need not be counted.
+      return job.lease!.over ? retry(core, job, 'expired', 0) : await runSuspect(job);
     } catch (error) {
       return storeTrouble(core, job, error);
     } finally {

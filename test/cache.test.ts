@@ -52,6 +52,13 @@ describe('the cache of completed keys', () => {
     }
   });
 
+  it('leaves long results to the store', () => {
+    const { add, knows } = stand();
+    add('short', { result: 'x'.repeat(1_024) });
+    add('long', { result: 'x'.repeat(1_025) });
+    expect([knows('short'), knows('long')]).toEqual([true, false]);
+  });
+
   it('of size 0 remembers nothing', () => {
     const { add, knows } = stand({ size: 0 });
     add('a');

@@ -308,6 +308,14 @@ describe('a message that comes again', () => {
     expect(await store.stats()).toMatchObject({ claimed: 0, completed: 1 });
   });
 
+  it('is not even counted if the broker has taken it back before its turn', async () => {
+    const { receiver, store, world } = transactional(() => expect.fail('the handler ran'));
+    await world.advance(1_000);
+    const late = delivery('a', { redelivered: true, heldUntil: 1_000 });
+    expect(actions(await receiver.process([late]))).toEqual(['retry expired']);
+    expect(await store.inspect(receiver.keyOf(late.message))).toBeUndefined();
+  });
+
   it('keeps the order of its key', async () => {
     const { receiver, effects } = transactional((payload, ctx) => {
       charge(payload, ctx);

@@ -1,5 +1,4 @@
-import type { FauxqsServer } from 'fauxqs';
-import { startFauxqs } from 'fauxqs';
+import { buildApp } from 'fauxqs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { sqsSender } from '../../../../adapters/brokers/sqs/index.ts';
 import { memoryStore } from '../../../../adapters/stores/memory.ts';
@@ -11,11 +10,12 @@ import { atEnd, count, polling, queues, sqs, sqsClient, until } from './http.ts'
  * can), deletes by an expired FIFO handle (AWS: refuses), ignores ReceiveRequestAttemptId, and keeps the deduplication id of a
  * message that it moves to a dead-letter queue (AWS: the original MessageId). None of these tests leans on that.
  */
-let server: FauxqsServer;
+const server = buildApp({ logger: false });
+let endpoint: string;
 beforeAll(async () => {
-  server = await startFauxqs({ port: 0, logger: false });
+  endpoint = await server.listen({ host: '127.0.0.1', port: 0 });
 });
-afterAll(() => server.stop());
+afterAll(() => server.close());
 
 interface Order {
   id: string;
@@ -34,12 +34,12 @@ function orders(on: EventHooks = {}, handler: (order: Order) => unknown = () => 
 }
 
 describe.each(['SQS', 'SQSClient'] as const)('sender and poller with the SDK’s %s', (kind) => {
-  const clientOf = (endpoint: string) => (kind === 'SQS' ? sqs(endpoint) : sqsClient(endpoint));
+  const clientOf = () => (kind === 'SQS' ? sqs(endpoint) : sqsClient(endpoint));
 
   it.each(['standard', 'queue.fifo'])('bring each message to the handler once, and empty the queue (%s)', async (name) => {
-    const admin = sqs(server.address);
+    const admin = sqs(endpoint);
     const { url } = await queues(admin, name);
-    const client = clientOf(server.address);
+    const client = clientOf();
     const sender = sqsSender<Order>({
       client,
       queueUrl: url,
@@ -58,10 +58,10 @@ describe.each(['SQS', 'SQSClient'] as const)('sender and poller with the SDK’s
 });
 
 it('stops a long poll at once, and leaves nothing in flight', async () => {
-  const admin = sqs(server.address);
+  const admin = sqs(endpoint);
   const { url } = await queues(admin, 'idle');
   const { receiver, handled } = orders();
-  const { stop } = polling({ client: sqs(server.address), queueUrl: url, receiver });
+  const { stop } = polling({ client: sqs(endpoint), queueUrl: url, receiver });
   await until(
     async () => (
       await admin.sendMessage({
@@ -80,9 +80,9 @@ it('stops a long poll at once, and leaves nothing in flight', async () => {
 });
 
 it('knows a message that its producer sends again after SQS has forgotten it', async () => {
-  const admin = sqs(server.address);
+  const admin = sqs(endpoint);
   const { url } = await queues(admin, 'again.fifo');
-  const client = sqs(server.address);
+  const client = sqs(endpoint);
   const sender = sqsSender<Order>({ client, queueUrl: url, key: ({ id }) => id, group: () => 'g' });
   const [first] = await sender.send([{ id: 'order-1' }]);
   const [copy] = await sender.send([{ id: 'order-1' }]);
@@ -103,9 +103,9 @@ it('knows a message that its producer sends again after SQS has forgotten it', a
 });
 
 it('does not lose a message whose delete is refused with status 200, or never answered', async () => {
-  const admin = sqs(server.address);
+  const admin = sqs(endpoint);
   const { url } = await queues(admin, 'refused');
-  const client = sqs(server.address);
+  const client = sqs(endpoint);
   let faults = 0;
   client.middlewareStack.add(
     (next, context) => async (args) => {
@@ -129,9 +129,9 @@ it('does not lose a message whose delete is refused with status 200, or never an
 });
 
 it('holds a message longer than its visibility while its handler runs, and SQS gives it to nobody else', async () => {
-  const admin = sqs(server.address);
+  const admin = sqs(endpoint);
   const { url } = await queues(admin, 'slow', { VisibilityTimeout: '1' });
-  const client = sqs(server.address);
+  const client = sqs(endpoint);
   let end!: () => void;
   const { handled, receiver } = orders({}, () => new Promise<void>((resolve) => (end = resolve)), { leaseMs: 300 });
   polling({ client, queueUrl: url, receiver, visibilityMs: 1_000 });
@@ -146,9 +146,9 @@ it('holds a message longer than its visibility while its handler runs, and SQS g
 });
 
 it('leaves a poisonous message to the redrive policy, which moves it to the dead-letter queue', async () => {
-  const admin = sqs(server.address);
+  const admin = sqs(endpoint);
   const { url, dead } = await queues(admin, 'poison', { maxReceiveCount: '2' });
-  const client = sqs(server.address);
+  const client = sqs(endpoint);
   const { handled, receiver } = orders({}, () => {
     throw new TerminalError('no such customer');
   });
@@ -159,9 +159,9 @@ it('leaves a poisonous message to the redrive policy, which moves it to the dead
 }, 15_000);
 
 it('sends a poisonous message to the dead-letter queue that it is told, with the reason', async () => {
-  const admin = sqs(server.address);
+  const admin = sqs(endpoint);
   const { url, dead } = await queues(admin, 'poison.fifo');
-  const client = sqs(server.address);
+  const client = sqs(endpoint);
   const { receiver } = orders({}, () => {
     throw new TerminalError('no such customer');
   });
@@ -183,7 +183,7 @@ it('sends a poisonous message to the dead-letter queue that it is told, with the
 it('refuses to start on a queue that does not exist', async () => {
   const { receiver } = orders();
   const { sqsPoller } = await import('../../../../adapters/brokers/sqs/index.ts');
-  const poller = sqsPoller({ client: sqs(server.address), queueUrl: `${server.address}/000000000000/none`, receiver, onError: () => {} });
+  const poller = sqsPoller({ client: sqs(endpoint), queueUrl: `${endpoint}/000000000000/none`, receiver, onError: () => {} });
   await expect(poller.run()).rejects.toMatchObject({ code: 'broker', message: expect.stringContaining('GetQueueAttributes') });
   await receiver.stop();
 });
