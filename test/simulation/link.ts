@@ -68,7 +68,8 @@ const longMs = 200;
 /** What may go wrong with these costs nobody a claim: a message comes again, and is known. A handler that sees its effect fail fails itself. */
 const harmless = new Set(['receive', 'delete', 'dead-letter', 'attributes', 'url', 'purge', 'effect']);
 
-const never = new Promise<never>(() => {});
+/** A new one each time: whoever waits for a promise is kept by it. */
+const never = () => new Promise<never>(() => {});
 
 /** The way from one worker to one server. A request and its reply can each be lost, slow, held or repeated. */
 export class Link {
@@ -84,7 +85,7 @@ export class Link {
   /** Sends a request that the server answers by `run`. `refuse` makes its refusal, if it has one. */
   call<T>(op: string, run: () => T | Promise<T>, refuse?: () => T): Promise<T> {
     const { kernel, worker, server, odds, pauseMs, slowMs, hangMs, onFault } = this.#of;
-    if (!worker.alive) return never;
+    if (!worker.alive) return never();
     const fault = this.#site(op).draw(odds, kernel.now);
     const kind = fault?.kind;
     const isExcuse = !harmless.has(op);
@@ -95,7 +96,7 @@ export class Link {
     }
     if (kind === 'crash-before') {
       worker.crash();
-      return never;
+      return never();
     }
     if (kind === 'pause-before') worker.pause(1 + size * pauseMs);
     return new Promise<T>((resolve, reject) => {
