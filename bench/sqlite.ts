@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { attribute, createReceiver, type Delivery } from 'idempotent-receiver';
+import { attribute, createReceiver, type Delivery, type Receiver } from 'idempotent-receiver';
 import { sqliteStore } from 'idempotent-receiver/sqlite';
 import { type Bench, type Contender, sideBySide } from './bench.ts';
 
@@ -109,36 +109,45 @@ async function inSavepoint(db: DatabaseSync, run: () => Promise<void>): Promise<
   }
 }
 
-function withReceiver(
-  folder: string,
-  name: string,
-  file: string,
-  options: { guarantee: 'leased' | 'transactional'; at: number; groupSize?: number },
-): Contender {
-  const db = openFile(folder, file);
-  const charge = charger(db);
-  const receiver = createReceiver(
-    {
-      scope: 'bench',
-      key: attribute('message-id'),
-      store: sqliteStore(db),
-      guarantee: options.guarantee as 'transactional',
-      groupSize: options.groupSize ?? 500,
-      concurrency: 500,
-    },
-    (order: Order) => charge(order),
-  );
+/** Runs batches of `at` messages through a receiver, and makes sure that each was handled. */
+function throughReceiver(name: string, receiver: Receiver, at: number, close: () => void): Contender {
   return {
     name,
+    close,
     async run(batch) {
-      const all = deliveries(batch).slice(0, options.at);
+      const all = deliveries(batch).slice(0, at);
       const verdicts = await receiver.process(all);
       const bad = verdicts.find((verdict) => verdict.action !== 'ack' || verdict.outcome !== 'completed');
       if (bad) throw new Error(`Expected every message to be handled, got ${JSON.stringify(bad)}`);
       return all.length;
     },
-    close: () => db.close(),
   };
+}
+
+const common = { scope: 'bench', key: attribute('message-id') };
+
+function transactional(folder: string, name: string, groupSize: number, at: number): Contender {
+  const db = openFile(folder, `transactional-${groupSize}`);
+  const charge = charger(db);
+  const receiver = createReceiver({ ...common, store: sqliteStore(db), groupSize }, (order: Order) => charge(order));
+  return throughReceiver(name, receiver, at, () => db.close());
+}
+
+/** Leased: the effects of each message commit by themselves, on a connection of their own. */
+function leased(folder: string, name: string): Contender {
+  const db = openFile(folder, 'leased');
+  const own = new DatabaseSync(join(folder, 'leased.db'));
+  own.exec('pragma synchronous = full; pragma busy_timeout = 5000');
+  const charge = charger(own);
+  const receiver = createReceiver({ ...common, store: sqliteStore(db), guarantee: 'leased', concurrency: batchSize }, (order: Order) => {
+    own.exec('begin immediate');
+    charge(order);
+    own.exec('commit');
+  });
+  return throughReceiver(name, receiver, batchSize, () => {
+    own.close();
+    db.close();
+  });
 }
 
 export const bench: Bench = async ({ seconds }) => {
@@ -153,9 +162,9 @@ export const bench: Bench = async ({ seconds }) => {
         withoutDedup(folder, plain, batchSize, batchSize),
         withoutDedup(folder, plainSingle, 1, 50),
         byHand(folder),
-        withReceiver(folder, group, 'group', { guarantee: 'transactional', at: batchSize }),
-        withReceiver(folder, single, 'single', { guarantee: 'transactional', at: 50, groupSize: 1 }),
-        withReceiver(folder, `leased, batches of ${batchSize}`, 'leased', { guarantee: 'leased', at: batchSize }),
+        transactional(folder, group, batchSize, batchSize),
+        transactional(folder, single, 1, 50),
+        leased(folder, `leased, batches of ${batchSize}`),
       ],
       { seconds },
     );
