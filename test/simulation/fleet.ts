@@ -1,4 +1,4 @@
-import { attribute, type createReceiver, type Receiver, type Verdict } from '../../src/index.ts';
+import { attribute, type createReceiver, type Delivery, type Receiver, type Source, type Verdict } from '../../src/index.ts';
 import type { DedupStore } from '../../src/store.ts';
 import type { SimBroker } from './broker.ts';
 import type { Chance } from './chance.ts';
@@ -139,12 +139,23 @@ class Member {
     ) as Receiver;
     const judged: Receiver = {
       ...receiver,
-      async process(deliveries, source) {
-        const verdicts = await receiver.process(deliveries, source);
-        deliveries.forEach(({ message }, i) => worker.alive && hooks.verdict(worker, message.id, verdicts[i]!));
-        return verdicts;
-      },
+      process: (deliveries, source) => receiver.process(deliveries, judging(source)),
     };
+    // The receiver tells sources apart by identity.
+    const sources = new WeakMap<Source<any>, Source<any>>();
+    function judging<D extends Delivery>(source: Source<D> = {}): Source<D> {
+      const known = sources.get(source);
+      if (known) return known;
+      const watched: Source<D> = {
+        ...source,
+        settled(delivery, verdict) {
+          if (worker.alive) hooks.verdict(worker, delivery.message.id, verdict);
+          source.settled?.(delivery, verdict);
+        },
+      };
+      sources.set(source, watched);
+      return watched;
+    }
     const consumer = broker.consumer(worker, brokerLink, judged);
     // A crash is followed by a new process, some time later.
     worker.onCrash.add(() => {
@@ -158,9 +169,14 @@ class Member {
       stopping = true;
       const stopAt = kernel.now;
       watch.tell(name, () => `is told to stop within ${graceMs} ms`);
-      const late = kernel.after(graceMs + 60_000 + Math.max(0, worker.pausedUntil - kernel.now), () => {
-        if (worker.alive && worker.pausedUntil <= kernel.now) watch.violation('I10', `${name} does not stop`);
-      });
+      // A worker that stands still does not stop either: its time begins when it is awake.
+      let late = () => {};
+      const inTime = () => {
+        const leftMs = Math.max(stopAt, worker.pausedUntil) + graceMs + 60_000 - kernel.now;
+        if (leftMs > 0) late = kernel.after(leftMs, inTime);
+        else if (worker.alive) watch.violation('I10', `${name} does not stop`);
+      };
+      inTime();
       void consumer.stop({ graceMs }).then(({ abandoned }) => {
         late();
         if (!worker.alive) return;
