@@ -30,19 +30,20 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
   const commit = db.prepare('commit');
   const rollback = db.prepare('rollback');
   const queue = fairQueue(world);
+  /** A transaction of ours that could not be rolled back. */
+  let leftOpen = false;
 
   /** SQLite's own wait would block the event loop, and with it every lease of this process; so it is done here. */
   async function beginBy(begin: SqliteStatement, deadline: number): Promise<void> {
     for (let tries = 0; ; tries++) {
+      if (leftOpen) undo();
       try {
         begin.run();
         return;
       } catch (cause) {
         if (!isBusy(cause)) throw storeError('a transaction was begun', cause);
         if (clock.now() >= deadline) {
-          throw new ReceiverError('store', `Expected SQLite's write lock within ${lockTimeoutMs} ms, but other connections held it`, {
-            cause,
-          });
+          throw new ReceiverError('store', `Expected SQLite's write lock within ${lockTimeoutMs} ms, but ${whoHolds(cause)}`, { cause });
         }
         // Short and random, and no longer for those who have waited long: all have the same chance.
         await sleep(clock, 0.5 + random.number() * Math.min(2 ** tries, 8));
@@ -54,8 +55,10 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
     try {
       // SQLite may have rolled back by itself: disk full, I/O error.
       if (inTransaction(db)) rollback.run();
+      leftOpen = false;
     } catch {
-      // The transaction stays open, so the next BEGIN fails, and with it all that follows.
+      // better-sqlite3 refuses while a handler's statement is being read. Tried again before the next BEGIN, which fails until then.
+      leftOpen = true;
     }
   }
 
@@ -119,6 +122,12 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
         }
       }),
   };
+}
+
+/** SQLite says that this connection reads an old snapshot, although it is idle: a statement has not been read to its end. */
+function whoHolds(cause: unknown): string {
+  const snapshot = (cause as { errcode?: unknown }).errcode === 517 || (cause as { code?: unknown }).code === 'SQLITE_BUSY_SNAPSHOT';
+  return snapshot ? 'a handler left a statement unfinished: read iterators to their end' : 'other connections held it';
 }
 
 /** First come, first served; who has waited for `timeoutMs` leaves the queue with `false`. */

@@ -9,7 +9,8 @@ import { keyBytes, view } from './record.ts';
  * each transaction, under the write lock, so that it misses nothing. When there are many, one range of keys at a time is moved to
  * `records`, where its keys then share pages.
  *
- * Invariant: the entry of batch `id` in range `r` counts only while `id > merged[r]`; before that, it is in `records`.
+ * Invariant: the entry of batch `id` in range `r` counts only while `id > merged[r]`; before that, it is in `records`. Where both an entry
+ * and a row of `records` stand for a key, the greater fence counts, whatever the clock says.
  */
 export interface Batch {
   /** A fence of its own, so ids only grow. */
@@ -132,9 +133,15 @@ export function writeEntries(
   list: readonly { readonly ask: { readonly key: Key; readonly fingerprint: string }; readonly fence: number }[],
 ): Buffer {
   let text = '';
-  for (const { ask } of list) text += `${ask.key}${ask.fingerprint === '' ? blank : ask.fingerprint}AAAAAAAAAA`;
-  const entries = Buffer.from(text, 'base64url');
-  if (entries.length !== list.length * entryBytes)
+  let fits = true;
+  for (const { ask } of list) {
+    const fingerprint = ask.fingerprint === '' ? blank : ask.fingerprint;
+    fits &&= fingerprint.length === blank.length;
+    text += `${ask.key}${fingerprint}AAAAAAAAAA`;
+  }
+  // Not from the pool that small buffers share: it would be kept in memory whole, for as long as the batch is.
+  const entries = Buffer.allocUnsafeSlow(list.length * entryBytes);
+  if (!fits || entries.write(text, 'base64url') !== entries.length)
     throw new ReceiverError('invalid-key', 'Expected every fingerprint to be empty or 22 characters of base64url');
   let at = 42;
   for (const { fence } of list) {

@@ -53,8 +53,11 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
   const select = db.prepare(`select ${readColumns} from ${t.records} where key = ?`);
   const upsert = db.prepare(`insert or replace into ${t.records} (${columns}) values (${columns.replace(/\w+/g, '?')})`);
   const mergeOne = db.prepare(
-    `insert or replace into ${t.records} (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at)
-     values (?, ?, ${completed}, '', ?, 1, 0, 0, ?, ?)`,
+    `insert into ${t.records} (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at)
+     values (?, ?, ${completed}, '', ?, 1, 0, 0, ?, ?)
+     on conflict (key) do update set fingerprint = excluded.fingerprint, state = excluded.state, token = excluded.token,
+     fence = excluded.fence, attempts = 1, orphaned = 0, lease_until = 0, written_at = excluded.written_at,
+     expires_at = excluded.expires_at, result = null, reason = null, detail = null, label = null where excluded.fence > fence`,
   );
   const remove = db.prepare(`delete from ${t.records} where key = ?`);
 
@@ -89,12 +92,13 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
   function look(key: Key, bytes: Buffer): Row | Corrupt | 'expired' | undefined {
     const batch = recent.find(key);
     const at = now();
+    const raw = select.get(bytes) as RawRow | undefined;
     if (batch && batch.expiresAt > at) {
       const entry = entryOf(batch, bytes);
       if (!entry) return { corrupt: 'Expected the key in its batch of recent keys' };
-      return recentRow(batch, entry);
+      // A row that is younger was written when the batch had expired, and the clock has gone back since.
+      if (!raw || entry.fence > raw.fence) return recentRow(batch, entry);
     }
-    const raw = select.get(bytes) as RawRow | undefined;
     if (!raw) return undefined;
     const row = readRow(raw);
     return 'corrupt' in row || row.expiresAt > at ? row : 'expired';

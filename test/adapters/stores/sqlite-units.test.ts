@@ -260,3 +260,61 @@ describe('two connections to one file', () => {
     }
   });
 });
+
+describe('a recent key that expired and was claimed anew, when the clock then goes back', () => {
+  it.each(['claimed', 'parked', 'completed'] as const)('is still %s, also after its range has been moved', async (as) => {
+    let now = 1_700_000_000_000;
+    const { store } = stand({ now: () => now });
+    const neighbour = Array.from({ length: 1_000 }, (_, i) => i).find((i) => keyOf(i)[0] === keyOf('x')[0])!;
+    await store.unit((unit) => unit.record([ask('x', 'first', { retainMs: 1_000 }), ask(neighbour, 't')]));
+    now += 1_001;
+    expect((await store.claim([ask('x', 'second', { leaseMs: 500 })]))[0]).toMatchObject({ state: 'claimed' });
+    const settle = () => {
+      const ending = as === 'parked' ? { as, reason: 'r', detail: 'd', label: 'l' } : { as: 'completed' as const, result: '"second"' };
+      return store.settle([{ key: keyOf('x'), token: 'second', retainMs, ...ending }]);
+    };
+    if (as !== 'claimed') await settle();
+    now -= 600;
+    const expected =
+      as === 'claimed' ? { state: 'busy' } : as === 'parked' ? { state: as, reason: 'r' } : { state: as, result: '"second"' };
+    expect((await store.claim([ask('x', 'third')]))[0]).toMatchObject(expected);
+    expect(await store.forget(keyOf(neighbour))).toBe(true);
+    expect((await store.claim([ask('x', 'third')]))[0]).toMatchObject(expected);
+    if (as === 'claimed') expect(await settle()).toEqual(['ok']);
+    now += 2_000;
+    expect(await state(store, 'x')).toBe(as === 'claimed' ? 'completed' : as);
+  });
+});
+
+describe('a handler that leaves a statement unfinished', () => {
+  it('on better-sqlite3 undoes its unit, and the store works again when the statement has ended', async () => {
+    const { store, db, effects } = stand({ driver: 'better-sqlite3' });
+    db.exec("insert into effects values ('1'), ('2')");
+    const rows = (db.prepare('select text from effects') as unknown as { iterate(): Iterator<unknown> }).iterate();
+    const unit = store.unit(async (unit) => {
+      await unit.record([ask('a', 't')]);
+      await unit.savepoint(async (tx) => {
+        insert(tx, 'a');
+        rows.next();
+      });
+    });
+    await expect(unit).rejects.toMatchObject({ code: 'store', message: expect.stringContaining('busy executing a query') });
+    await expect(store.claim([ask('b', 't')])).rejects.toMatchObject({ code: 'store' });
+    rows.return!();
+    expect(await state(store, 'a')).toBe(undefined);
+    expect((await store.claim([ask('b', 't')]))[0]).toMatchObject({ state: 'claimed' });
+    expect(effects()).toEqual(['1', '2']);
+  });
+
+  it('on node:sqlite is told so, when others have written since', async () => {
+    const path = newFile();
+    const [a, b] = [stand({ path, lockTimeoutMs: 50 }), stand({ path })];
+    a.db.exec("insert into effects values ('1'), ('2')");
+    const rows = (a.db.prepare('select text from effects') as unknown as { iterate(): Iterator<unknown> }).iterate();
+    await a.store.unit((unit) => unit.savepoint(async () => void rows.next()));
+    await b.store.claim([ask('b', 't')]);
+    await expect(a.store.claim([ask('b', 'u')])).rejects.toThrow('a handler left a statement unfinished');
+    rows.return!();
+    expect((await a.store.claim([ask('b', 'u')]))[0]).toMatchObject({ state: 'busy' });
+  });
+});
