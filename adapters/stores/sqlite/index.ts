@@ -33,8 +33,9 @@ export interface SqliteStoreOptions {
  * `ctx.tx` is that very connection. Both drivers work synchronously; only waiting for the lock does not block the event loop.
  *
  * The connection belongs to the receiver: it sets WAL mode, `synchronous` and `busy_timeout`, and nobody but handlers may use
- * it. Open a second one for reading. SQLite has one writer at a time: while a unit runs, every other writer of the file waits, in all
- * processes, so keep handlers short. A handler may use savepoints, but can't begin, commit or roll back: its COMMIT fails with
+ * it. Open a second one for reading, with the same driver: the locks of two drivers do not hold inside one process. SQLite has one writer
+ * at a time: while a unit runs, every other writer of the file waits, in all processes, so keep handlers short, read iterators to their
+ * end, and write through `ctx.tx` alone: another connection would wait for the handler that waits for it. A handler may use savepoints, but can't begin, commit or roll back: its COMMIT fails with
  * "FOREIGN KEY constraint failed". Effects in an attached file are not atomic with those in the main file.
  *
  * Memory: SQLite's page cache of 16 MB, and the keys that units have completed last, 65,536 of them, in about 10 MB.

@@ -44,8 +44,10 @@ export function decodeKey(key: Key): Buffer {
 
 /** The bytes of several keys, one after another: much cheaper than one by one. */
 export function decodeKeys(keys: readonly Key[]): Buffer {
-  const bytes = Buffer.from(keys.join(''), 'base64url');
-  if (bytes.length !== keys.length * keyBytes || keys.some((key) => key.length !== 32)) {
+  const text = keys.join('');
+  const bytes = Buffer.from(text, 'base64url');
+  // Node also takes the letters of base64, + and /: two names for the same bytes.
+  if (bytes.length !== keys.length * keyBytes || keys.some((key) => key.length !== 32) || /[+/]/.test(text)) {
     throw new ReceiverError('invalid-key', 'Expected every key to be 32 characters of base64url');
   }
   return bytes;

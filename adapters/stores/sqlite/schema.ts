@@ -69,6 +69,8 @@ export function prepareDatabase(
     db.exec(`pragma synchronous = ${level}`);
     expectPragma(db, 'synchronous', [value]);
     expectPragma(db, 'foreign_keys', [1]);
+    // Text is read as bytes, see session.ts.
+    expectPragma(db, 'encoding', ['UTF-8']);
     if (!hasTables(db, tables)) createTables(db, tables, options.lockTimeoutMs);
     checkVersion(db, tables);
     // The default of 2 MB is less than the records of a day. In KiB.
@@ -129,6 +131,12 @@ function checkVersion(db: SqliteDatabase, tables: Tables): void {
 function expectPragma(db: SqliteDatabase, name: string, expected: readonly unknown[]): void {
   const row = db.prepare(`pragma ${name}`).get() as Record<string, unknown> | undefined;
   const got = row?.[name];
+  if (!row || Array.isArray(row) || typeof got === 'bigint') {
+    throw new ReceiverError(
+      'store',
+      'Expected the SQLite connection to give rows as objects and integers as numbers, not arrays or bigints',
+    );
+  }
   if (!expected.includes(got)) throw new ReceiverError('store', `Expected SQLite's ${name} to be ${expected.join(' or ')}, got ${got}`);
 }
 

@@ -68,6 +68,21 @@ describe('sqliteStore, opening a file that it can not use', () => {
     expect(() => sqliteStore(db)).toThrow("Expected SQLite's foreign_keys to be 1, got 0");
   });
 
+  it('whose text is not UTF-8, because results would be read back garbled', () => {
+    const db = connect(newFile());
+    db.exec("pragma encoding = 'UTF-16le'");
+    expect(() => sqliteStore(db)).toThrow("Expected SQLite's encoding to be UTF-8, got UTF-16le");
+  });
+
+  it('whose connection gives arrays or bigints', () => {
+    const path = newFile();
+    for (const options of [{ returnArrays: true }, { readBigInts: true }]) {
+      const db = new DatabaseSync(path, options);
+      cleanups.push(() => db.close());
+      expect(() => sqliteStore(db)).toThrow('Expected the SQLite connection to give rows as objects and integers as numbers');
+    }
+  });
+
   it('whose connection is in a transaction', () => {
     const db = connect(newFile());
     db.exec('begin');
@@ -117,7 +132,7 @@ describe('sqliteStore, set up', () => {
 
   it('refuses keys and fingerprints that are no digests, whose bytes could run into each other', async () => {
     const store = open(newFile());
-    for (const key of ['', 'short', `${'a'.repeat(31)}!`, 'a'.repeat(33)]) {
+    for (const key of ['', 'short', `${'a'.repeat(31)}!`, `${'a'.repeat(31)}/`, `+${'a'.repeat(31)}`, 'a'.repeat(33)]) {
       await expect(store.claim([{ ...ask('x', 't'), key }])).rejects.toMatchObject({ code: 'invalid-key' });
       await expect(store.unit((unit) => unit.record([{ ...ask('x', 't'), key }]))).rejects.toMatchObject({ code: 'invalid-key' });
     }
@@ -125,6 +140,12 @@ describe('sqliteStore, set up', () => {
       await expect(store.claim([{ ...ask('x', 't'), fingerprint }])).rejects.toMatchObject({ code: 'invalid-key' });
       await expect(store.unit((unit) => unit.record([{ ...ask('x', 't'), fingerprint }]))).rejects.toMatchObject({ code: 'invalid-key' });
     }
+    // Too short and too long, so that together they have the right length, and the second key would be read at the wrong place.
+    const crooked = [
+      { ...ask('x', 't'), fingerprint: 'a'.repeat(18) },
+      { ...ask('y', 't'), fingerprint: 'a'.repeat(26) },
+    ];
+    await expect(store.unit((unit) => unit.record(crooked))).rejects.toMatchObject({ code: 'invalid-key' });
     expect(await store.stats()).toEqual({ claimed: 0, released: 0, completed: 0, parked: 0 });
   });
 });
