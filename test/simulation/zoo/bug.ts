@@ -3,7 +3,7 @@ import type { BrokerKind, Way } from '../scenario.ts';
 /** A bug that somebody has shipped, as a change of our own code that makes the same mistake. */
 export interface Bug {
   readonly name: string;
-  /** Where it happened, or who describes it. Sections are those of facts/reliability.md (W: window), facts/anchors.md (A), facts/sqs-http.md (S). */
+  /** Where it happened, or who describes it. W, A and S: sections of the research notes on failure windows, on other systems, and on SQS. */
   readonly wild: string;
   readonly patches: readonly Patch[];
   /** Where the simulator looks for it, one after another. Default: leased, on both brokers. */

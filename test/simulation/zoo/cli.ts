@@ -19,7 +19,7 @@ import { tableOf } from './table.ts';
  */
 const { values } = parseArgs({ options: { only: { type: 'string' }, seeds: { type: 'string' }, processes: { type: 'string' } } });
 const bugs = allBugs.filter(({ name }) => name.includes(values.only ?? ''));
-/** facts/reliability.md asks for every bug within 20,000 seeds. */
+/** Every bug has to be caught within so many seeds. */
 const limit = Number(values.seeds ?? 10_000);
 
 /** The code as it is: what is caught in it is a bug of ours, or of the hunter. */

@@ -15,7 +15,7 @@ export function tableOf(bugs: readonly Bug[], caught: ReadonlyMap<Bug, Catch>): 
     '# The bug zoo',
     '',
     'Bugs that others have shipped, each put into a copy of this code and hunted there. Made by `npm run zoo`; do not edit.',
-    'W: window in facts/reliability.md, A: facts/anchors.md, S: facts/sqs-http.md.',
+    'W, A and S: sections of the research notes on failure windows, on other systems, and on SQS.',
     '',
     '| bug | in the wild | caught by | after seeds |',
     '| --- | --- | --- | ---: |',
