@@ -113,6 +113,8 @@ export class Link {
       const answer = (take: () => void) => {
         // A server that takes so long (a lock, a queue) may be taken for dead by the caller. Only a receive is meant to wait.
         if (kernel.now - sentAt > longMs && op !== 'receive') worker.trouble(isExcuse);
+        // What a slow receive brings has been hidden for longer than the worker can know.
+        if (kind === 'slow-reply' && op === 'receive') worker.trouble(true, kernel.now + wayBack);
         if (kind === 'lost-reply') return fail(this.#ms(), new NetworkError(`${op}: reply lost`));
         if (kind === 'hang-reply') return hang();
         worker.deliver(kernel.now + this.#ms() + wayBack, take);
