@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type SqliteDatabase, type SqliteStoreOptions, sqliteStore } from '../../../adapters/stores/sqlite/index.ts';
+import { entryBytes, writeEntries } from '../../../adapters/stores/sqlite/recent.ts';
 import { ask, asReleased, keyOf, retainMs } from '../../../src/testing/clauses/kit.ts';
 import { drivers, temporaryFolder } from './sqlite-harness.ts';
 
@@ -284,6 +285,11 @@ describe('a recent key that expired and was claimed anew, when the clock then go
     now += 2_000;
     expect(await state(store, 'x')).toBe(as === 'claimed' ? 'completed' : as);
   });
+});
+
+it('the entries of a small unit keep no shared memory of 8 kB alive', () => {
+  const entries = writeEntries([{ ask: ask('a', 't'), fence: 7 }]);
+  expect([entries.length, entries.buffer.byteLength]).toEqual([entryBytes, entryBytes]);
 });
 
 describe('a handler that leaves a statement unfinished', () => {
