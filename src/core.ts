@@ -3,13 +3,14 @@ import { sleep } from './clock.ts';
 import { describeError, printable, ReceiverError } from './errors.ts';
 import type { Tell } from './events.ts';
 import type { Gate } from './gate.ts';
+import type { GuardedStore } from './guarded-store.ts';
 import type { AnyHandler, Failure } from './handler.ts';
 import type { Job } from './job.ts';
 import type { Leases } from './lease.ts';
 import type { Limiter } from './limiter.ts';
 import type { DeadLetterReason, RetryReason, Verdict } from './message.ts';
 import type { ReceiverSettings } from './options.ts';
-import type { Answer, Ask, End, Ending, Settled } from './store.ts';
+import type { Answer, End, Ending } from './store.ts';
 
 /** What both ways through the receiver share. */
 export interface Core {
@@ -20,13 +21,10 @@ export interface Core {
   readonly cache: CompletedCache;
   readonly leases: Leases;
   readonly limiter: Limiter;
-  /** Coalesced, bounded in time, and checked for nonsense. Absent where the store has only transactions. */
-  readonly store:
-    | {
-        claim(asks: readonly Ask[]): Promise<Answer[]>;
-        settle(ends: readonly End[]): Promise<Settled[]>;
-      }
-    | undefined;
+  /** A message whose last owner died may be what killed it, so such messages run one at a time, each counted alone. */
+  readonly suspects: Limiter;
+  /** Absent where the store has only transactions. */
+  readonly store: Pick<GuardedStore, 'claim' | 'settle'> | undefined;
   /** Handlers that were given up and still run, out of reach. */
   readonly loose: Set<Promise<unknown>>;
   /** Aborted when `stop` begins: nothing new is started. */
@@ -133,6 +131,8 @@ export function verdictFor(core: Core, job: Job, answer: Answer): Verdict | unde
   }
 }
 
+export type Claimed = Extract<Answer, { state: 'claimed' }>;
+
 /** What is to become of a claim, and the verdict that follows once it has. */
 export interface Outcome {
   readonly ending: Ending;
@@ -174,6 +174,9 @@ export function outcomeOf(core: Core, job: Job, failure: Failure, attempt: numbe
 function parked(core: Core, job: Job, reason: DeadLetterReason, detail: string): Ending {
   return { as: 'parked', reason, detail, label: printable([core.settings.scope, ...[job.id].flat()].join(' '), 256) };
 }
+
+/** The handler was not started, so the attempt is given back. */
+export const unstartedEnding: Ending = { as: 'released', counted: false };
 
 export function endOf({ settings }: Core, { key, token }: Job, ending: Ending): End {
   return { key, token, retainMs: settings.retentionMs, ...ending };

@@ -83,7 +83,8 @@ export function leases(options: {
     const alive = [...kept].filter((lease) => !lease.lost);
     const claimed = alive.filter((lease) => lease.claimed);
     if (claimed.length > 0) void ask(kept, () => extendClaims(claimed));
-    for (const [source, held] of bySource(alive)) if (source.hold) void ask(source, () => holdDeliveries(source, held));
+    for (const [source, held] of Map.groupBy(alive, (lease) => lease.source))
+      if (source.hold) void ask(source, () => holdDeliveries(source, held));
   }
 
   /**
@@ -233,14 +234,4 @@ export function leases(options: {
       for (const lease of [...kept]) lease.end();
     },
   };
-}
-
-function bySource<T extends { readonly source: Source }>(alive: readonly T[]): [Source, T[]][] {
-  const groups = new Map<Source, T[]>();
-  for (const lease of alive) {
-    const group = groups.get(lease.source);
-    if (group) group.push(lease);
-    else groups.set(lease.source, [lease]);
-  }
-  return [...groups];
 }

@@ -1,6 +1,7 @@
 import { sleep } from './clock.ts';
 import {
   behind,
+  type Claimed,
   type Core,
   conclude,
   deliver,
@@ -11,26 +12,21 @@ import {
   retry,
   storeTrouble,
   unfitClaim,
+  unstartedEnding,
   verdictFor,
   type Way,
 } from './core.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
 import type { Lease } from './lease.ts';
-import { limiter } from './limiter.ts';
 import type { Verdict } from './message.ts';
 import type { Answer } from './store.ts';
 
 /** How long a handler may go on after its signal was aborted, before it is no longer waited for. */
 const abandonAfterMs = 1_000;
 
-/** The handler was not started, so the attempt is given back. */
-const unstartedEnding = { as: 'released', counted: false } as const;
-
 const firstPollMs = 20;
 const maxPollMs = 1_000;
-
-type Claimed = Extract<Answer, { state: 'claimed' }>;
 
 /**
  * The leased way: claim the batch in one round trip, run handlers while their leases are kept alive, settle (coalesced), give verdicts.
@@ -40,9 +36,6 @@ export function leasedWay(core: Core, owner: object): Way {
   const { settings, tell } = core;
   const { clock, random } = settings.world;
   const store = core.store!;
-  // A message whose last owner died may be what killed it, so such messages run one at a time, each counted alone.
-  const suspects = limiter(1);
-  core.stopping.addEventListener('abort', () => suspects.close());
 
   async function claim(jobs: readonly Job[]): Promise<void> {
     const claimedAt = clock.now();
@@ -102,14 +95,14 @@ export function leasedWay(core: Core, owner: object): Way {
     if (down && !job.answer) return settings.onStoreDown === 'run' ? runUnprotected(job) : storeTrouble(core, job, down.error);
     try {
       if (job.answer) return await handle(job, job.answer);
-      if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
+      if (!(await core.suspects.enter())) return retry(core, job, 'stopped', 0);
       try {
         // It may have waited for long: what can't be used any more need not be counted.
         if (job.lease!.over) return retry(core, job, 'expired', 0);
         await claim([job]);
         return await handle(job, job.answer!);
       } finally {
-        suspects.leave();
+        core.suspects.leave();
       }
     } catch (error) {
       return storeTrouble(core, job, error);

@@ -108,6 +108,7 @@ function start(
     cache: completedCache(clock, { size: settings.cacheSize, retentionMs }),
     leases: leases({ clock, leaseMs, extend: (holds) => store!.extend(holds) }),
     limiter: limiter(settings.concurrency),
+    suspects: limiter(1),
     loose: new Set(),
     stopping: stopping.signal,
     stopped: stopped.signal,
@@ -165,6 +166,7 @@ function start(
   async function stopOnce(graceMs: number): Promise<{ abandoned: number }> {
     stopping.abort();
     core.limiter.close();
+    core.suspects.close();
     if (!(await drained(graceMs))) {
       core.leases.abortAll(new ReceiverError('stopped', `The receiver stopped, and the handler has not returned within ${graceMs} ms`));
       stopped.abort();

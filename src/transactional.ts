@@ -2,6 +2,7 @@ import { coalesce } from './coalesce.ts';
 import {
   behind,
   busy,
+  type Claimed,
   type Core,
   conclude,
   deliver,
@@ -11,17 +12,15 @@ import {
   retry,
   storeTrouble,
   unfitClaim,
+  unstartedEnding,
   verdictFor,
   type Way,
 } from './core.ts';
 import { ReceiverError } from './errors.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
-import { limiter } from './limiter.ts';
 import type { Verdict } from './message.ts';
-import type { Answer, End, TransactionalStore, Unit } from './store.ts';
-
-type Claimed = Extract<Answer, { state: 'claimed' }>;
+import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
 
 /**
  * The transactional way: open a unit of work, record its keys in it as done, run the handlers one after another, each in a savepoint of
@@ -33,8 +32,6 @@ type Claimed = Extract<Answer, { state: 'claimed' }>;
 export function transactionalWay(core: Core, owner: object, units: TransactionalStore<unknown>): Way {
   const { settings } = core;
   const inUnit = coalesce(runUnit, { maxBatch: settings.groupSize });
-  const suspects = limiter(1);
-  core.stopping.addEventListener('abort', () => suspects.close());
 
   async function run(lanes: readonly (readonly Job[])[]): Promise<void> {
     const [alone, together] = split(lanes, (lane) => core.store !== undefined && lane.some(({ delivery }) => delivery.redelivered));
@@ -66,15 +63,15 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   }
 
   async function runAlone(job: Job): Promise<Verdict> {
-    if (job.preset || job.follows || job.answer || !job.delivery.redelivered) return (await inUnit([job]))[0]!;
-    if (!(await suspects.enter())) return retry(core, job, 'stopped', 0);
+    if (!isAsking(job) || !job.delivery.redelivered) return (await inUnit([job]))[0]!;
+    if (!(await core.suspects.enter())) return retry(core, job, 'stopped', 0);
     try {
       // It may have waited for long: what can't be used any more need not be counted.
       return job.lease!.over ? retry(core, job, 'expired', 0) : await runSuspect(job);
     } catch (error) {
       return storeTrouble(core, job, error);
     } finally {
-      suspects.leave();
+      core.suspects.leave();
     }
   }
 
@@ -168,7 +165,7 @@ class UnitOfWork {
   }
 
   #behind(job: Job, answer: Answer | undefined, blocker: Job, verdict: Verdict): Verdict {
-    if (answer?.state === 'claimed') this.#end(job, { as: 'released', counted: false });
+    if (answer?.state === 'claimed') this.#end(job, unstartedEnding);
     return behind(this.#core, job, blocker, verdict);
   }
 
@@ -200,7 +197,7 @@ class UnitOfWork {
       return unfit.verdict();
     }
     if (core.stopping.aborted || lease.over) {
-      this.#end(job, { as: 'released', counted: false });
+      this.#end(job, unstartedEnding);
       return retry(core, job, core.stopping.aborted ? 'stopped' : 'expired', 0);
     }
     core.tell('claimed', job, { attempt, orphaned });
@@ -227,7 +224,7 @@ class UnitOfWork {
     return { action: 'ack', outcome: 'completed', result };
   }
 
-  #end(job: Job, ending: Parameters<typeof endOf>[2]): void {
+  #end(job: Job, ending: Ending): void {
     this.#ends.push(endOf(this.#core, job, ending));
   }
 }

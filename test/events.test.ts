@@ -1,24 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { type EventHooks, emitter, type ReceiverEvents, teller } from '../src/events.ts';
-import { actions, delivery, stand } from './support/stand.ts';
+import { actions, delivery, eventNames, stand } from './support/stand.ts';
 
 const event: ReceiverEvents['received'] = { scope: 'test', message: { id: 'm', body: '', headers: {} }, key: undefined };
-const names = [
-  'received',
-  'claimed',
-  'duplicate',
-  'busy',
-  'completed',
-  'released',
-  'parked',
-  'fenced',
-  'mismatch',
-  'storeDown',
-  'storeUp',
-] as const;
 
 /** The same hook for every event. */
-const everywhere = (hook: () => unknown) => Object.fromEntries(names.map((name) => [name, hook])) as EventHooks;
+const everywhere = (hook: () => unknown) => Object.fromEntries(eventNames.map((name) => [name, hook])) as EventHooks;
 
 const throwing = () => {
   throw new Error('the metric is broken');

@@ -30,21 +30,23 @@ export function stand(handler: AnyHandler, options: Record<string, unknown> = {}
   return { world, store: real, faults, receiver, told, names: () => told.map(([name]) => name) };
 }
 
+/** Every event that there is. */
+export const eventNames = [
+  'received',
+  'claimed',
+  'duplicate',
+  'busy',
+  'completed',
+  'released',
+  'parked',
+  'fenced',
+  'mismatch',
+  'storeDown',
+  'storeUp',
+] as const;
+
 function recording(told: Told): EventHooks {
-  const names = [
-    'received',
-    'claimed',
-    'duplicate',
-    'busy',
-    'completed',
-    'released',
-    'parked',
-    'fenced',
-    'mismatch',
-    'storeDown',
-    'storeUp',
-  ] as const;
-  return Object.fromEntries(names.map((name) => [name, (event: never) => told.push([name, event])]));
+  return Object.fromEntries(eventNames.map((name) => [name, (event: never) => told.push([name, event])]));
 }
 
 type Verb = 'claim' | 'settle' | 'extend' | 'purge';

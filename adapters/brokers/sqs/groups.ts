@@ -19,13 +19,7 @@ export function inGroups(
   pass: (decisions: Decision[]) => void,
 ): (delivery: SqsDelivery, verdict: Verdict) => void {
   const verdicts = new Map<SqsDelivery, Verdict>();
-  const groups = new Map<string, SqsDelivery[]>();
-  for (const delivery of deliveries) {
-    if (delivery.orderingKey === undefined) continue;
-    const group = groups.get(delivery.orderingKey);
-    if (group) group.push(delivery);
-    else groups.set(delivery.orderingKey, [delivery]);
-  }
+  const groups = Map.groupBy(deliveries, ({ orderingKey }) => orderingKey);
 
   function advance(group: SqsDelivery[]): void {
     for (let first = group[0]; first; first = group[0]) {

@@ -2,7 +2,6 @@ import { ReceiverError } from '../../../src/errors.ts';
 import type { DedupStore, Key, RecordView, StoreAdmin, StoreStats } from '../../../src/store.ts';
 import type { Connection, Work } from './connection.ts';
 import { type SqliteDatabase, statements } from './database.ts';
-import { touch } from './leased.ts';
 import { entriesOf, rangeOf } from './recent.ts';
 import {
   type Corrupt,
@@ -17,6 +16,7 @@ import {
   readRow,
   released,
   type State,
+  touch,
 } from './record.ts';
 import { expiryBucketMs, type Tables } from './schema.ts';
 import { readColumns, type Session } from './session.ts';

@@ -1,7 +1,7 @@
 import type { Answer, Ask, DedupStore, End, Hold, Settled } from '../../../src/store.ts';
 import type { Connection } from './connection.ts';
 import { statements } from './database.ts';
-import { claimed, completed, decide, decodeFingerprint, decodeKey, parked, type Row, released, stateOf } from './record.ts';
+import { claimed, decide, decodeFingerprint, decodeKey, endRow, newRow, stateOf, touch } from './record.ts';
 import type { Session } from './session.ts';
 
 /** The leased way: each call is one transaction for its whole batch. */
@@ -55,41 +55,3 @@ export function leasedVerbs(connection: Connection, session: Session): Omit<Dedu
     extend: (holds) => each(holds, extendOne),
   };
 }
-
-export function newRow(claim: { attempts: number; orphaned: boolean; fingerprint: Uint8Array }, token: string, fence: number): Row {
-  return { ...blank, ...claim, token, fence };
-}
-
-/** What an ending makes of a record. */
-export function endRow(row: Row, end: End): Row {
-  switch (end.as) {
-    case 'completed':
-      return { ...row, state: completed, result: end.result ?? null };
-    case 'released':
-      return { ...row, state: released, attempts: end.counted ? row.attempts : row.attempts - 1 };
-    case 'parked':
-      return { ...row, state: parked, reason: end.reason, detail: end.detail, label: end.label };
-  }
-}
-
-/** Every write ends here: the record is kept for `retainMs` from now, and never less than its lease. */
-export function touch(row: Row, now: number, leaseMs: number, retainMs: number): Row {
-  const leaseUntil = now + Math.ceil(leaseMs);
-  return { ...row, writtenAt: now, leaseUntil, expiresAt: now + Math.ceil(Math.max(leaseMs, retainMs)) };
-}
-
-const blank: Row = {
-  state: claimed,
-  fingerprint: new Uint8Array(0),
-  token: '',
-  fence: 0,
-  attempts: 0,
-  orphaned: false,
-  leaseUntil: 0,
-  writtenAt: 0,
-  expiresAt: 0,
-  result: null,
-  reason: null,
-  detail: null,
-  label: null,
-};

@@ -1,8 +1,7 @@
 import type { Answer, Ask, End, Key, Settled } from '../../../src/store.ts';
 import type { Work } from './connection.ts';
-import { endRow, newRow, touch } from './leased.ts';
 import { writeEntries } from './recent.ts';
-import { completed, decide, decodeFingerprint, decodeKeys, differ, keyBytes, type Row } from './record.ts';
+import { completed, decide, decodeFingerprint, decodeKeys, differ, endRow, keyBytes, newRow, type Row, touch } from './record.ts';
 import type { Session } from './session.ts';
 
 /**

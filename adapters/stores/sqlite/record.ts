@@ -1,5 +1,5 @@
 import { ReceiverError } from '../../../src/errors.ts';
-import type { Answer, Fingerprint, Key, RecordView } from '../../../src/store.ts';
+import type { Answer, End, Fingerprint, Key, RecordView } from '../../../src/store.ts';
 
 /** A record as the file holds it. Times are milliseconds since the Unix epoch. */
 export interface Row {
@@ -154,3 +154,42 @@ export function differ(a: Uint8Array, b: Uint8Array): boolean {
 export function view(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
+
+export function newRow(claim: { attempts: number; orphaned: boolean; fingerprint: Uint8Array }, token: string, fence: number): Row {
+  return { ...blank, ...claim, token, fence };
+}
+
+/** What an ending makes of a record. */
+export function endRow(row: Row, end: End): Row {
+  switch (end.as) {
+    case 'completed':
+      return { ...row, state: completed, result: end.result ?? null };
+    case 'released':
+      return { ...row, state: released, attempts: end.counted ? row.attempts : row.attempts - 1 };
+    case 'parked':
+      return { ...row, state: parked, reason: end.reason, detail: end.detail, label: end.label };
+  }
+}
+
+/** Every write ends here: the record is kept for `retainMs` from now, and never less than its lease. */
+export function touch(row: Row, now: number, leaseMs: number, retainMs: number): Row {
+  const leaseUntil = now + Math.ceil(leaseMs);
+  return { ...row, writtenAt: now, leaseUntil, expiresAt: now + Math.ceil(Math.max(leaseMs, retainMs)) };
+}
+
+/** A record of which nothing is known yet. */
+export const blank: Row = {
+  state: claimed,
+  fingerprint: noBytes,
+  token: '',
+  fence: 0,
+  attempts: 0,
+  orphaned: false,
+  leaseUntil: 0,
+  writtenAt: 0,
+  expiresAt: 0,
+  result: null,
+  reason: null,
+  detail: null,
+  label: null,
+};

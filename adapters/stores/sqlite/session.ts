@@ -2,7 +2,7 @@ import { ReceiverError } from '../../../src/errors.ts';
 import type { Key } from '../../../src/store.ts';
 import type { SqliteDatabase } from './database.ts';
 import { type Batch, entryBytes, entryOf, type RecentIndex, ranges, readBatch, readEntry, recentIndex } from './recent.ts';
-import { type Corrupt, completed, keyBytes, type RawRow, type Row, readRow, view } from './record.ts';
+import { blank, type Corrupt, completed, keyBytes, type RawRow, type Row, readRow, view } from './record.ts';
 import type { Tables } from './schema.ts';
 
 /** All statements of the store, and what it keeps in memory of the file. Used under the connection's lock only. */
@@ -193,19 +193,13 @@ export function openSession(db: SqliteDatabase, t: Tables, wall: () => number): 
 /** An entry of a batch as the record that it stands for. */
 function recentRow(batch: Batch, entry: { fingerprint: Uint8Array; fence: number }): Row {
   return {
+    ...blank,
     state: completed,
     fingerprint: view(entry.fingerprint),
-    token: '',
     fence: entry.fence,
     attempts: 1,
-    orphaned: false,
-    leaseUntil: 0,
     writtenAt: batch.writtenAt,
     expiresAt: batch.expiresAt,
-    result: null,
-    reason: null,
-    detail: null,
-    label: null,
   };
 }
 
