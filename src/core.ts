@@ -25,7 +25,7 @@ export interface Core {
   readonly suspects: Limiter;
   /** Absent where the store has only transactions. */
   readonly store: Pick<GuardedStore, 'claim' | 'settle'> | undefined;
-  /** Handlers that were given up and still run, out of reach. */
+  /** Handlers that were given up, until they have ended and what became of them is recorded. */
   readonly loose: Set<Promise<unknown>>;
   /** Aborted when `stop` begins: nothing new is started. */
   readonly stopping: AbortSignal;

@@ -154,16 +154,14 @@ export function leasedWay(core: Core, owner: object): Way {
     // end, and nobody has claimed the message since, its outcome still counts.
     const afterMs = lease.remainingMs;
     lease.unclaim();
-    void handled.then(async ({ ending }) => {
-      if (!core.stopped.aborted) await store.settle([endOf(core, job, ending)]).catch(() => {});
-    });
-    return letGo(job, attempt, handled, afterMs);
+    const settled = handled.then(({ ending }) => store.settle([endOf(core, job, ending)])).catch(() => {});
+    return letGo(job, attempt, settled, afterMs);
   }
 
-  /** The verdict of a handler that goes on running, out of reach. */
-  function letGo(job: Job, attempt: number, handled: Promise<unknown>, afterMs: number): Verdict {
-    core.loose.add(handled);
-    void handled.then(() => core.loose.delete(handled));
+  /** The verdict of a handler that goes on running, out of reach, until `ended`. */
+  function letGo(job: Job, attempt: number, ended: Promise<unknown>, afterMs: number): Verdict {
+    core.loose.add(ended);
+    void ended.then(() => core.loose.delete(ended));
     const code = job.lease!.aborted?.code;
     return retry(core, job, code === 'handler-timeout' ? 'timeout' : code === 'stopped' ? 'stopped' : 'fenced', afterMs, { attempt });
   }

@@ -67,6 +67,32 @@ describe('stop', () => {
     expect(world.timers).toBe(0);
   });
 
+  it('does not keep the claim of a handler that obeys late, while it is still waiting for others', async () => {
+    const late = latch();
+    const other = latch();
+    const { receiver, world, store, faults } = stand(({ id }) => (id === 'late' ? late.promise : other.promise));
+    const settle = faults.store.settle;
+    const held = latch();
+    faults.store.settle = async (ends) => {
+      if (ends.some(({ as }) => as === 'completed')) await held.promise;
+      return settle(ends);
+    };
+    void receiver.process([delivery('late')]);
+    void receiver.process([delivery('other')]);
+    await world.settle();
+    const stopped = watch(receiver.stop({ graceMs: 1_000 }));
+    other.open();
+    await world.advance(2_000);
+    // Given up by now; the receiver still waits for the record of the other one.
+    late.fail(new Error('stopped, at last'));
+    await world.settle();
+    held.open();
+    await world.advance(2_000);
+    expect(stopped.value).toEqual({ abandoned: 0 });
+    expect(await stats(store)).toMatchObject({ claimed: 0, completed: 1 });
+    expect(world.timers).toBe(0);
+  });
+
   it('takes no new work', async () => {
     const { receiver, faults } = stand(() => expect.fail('the handler ran'));
     await receiver.stop();
