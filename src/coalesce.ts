@@ -5,14 +5,14 @@ import { ReceiverError } from './errors.ts';
  * together when it returns. So a single call pays no extra latency, and under load a batch grows with the latency of the store.
  *
  * A batch that rejects rejects each of its calls, and so does one whose answers are not as many as its items. `send` must answer in the order
- * asked.
+ * asked. `atOnce` batches may be under way at the same time.
  */
 export function coalesce<In, Out>(
   send: (batch: In[]) => Promise<readonly Out[]>,
-  options: { readonly maxBatch: number },
+  options: { readonly maxBatch: number; readonly atOnce?: number | undefined },
 ): (items: readonly In[]) => Promise<Out[]> {
   let waiting: Call<In, Out>[] = [];
-  let busy = false;
+  let underWay = 0;
 
   function take(): Call<In, Out>[] {
     let size = 0;
@@ -28,7 +28,7 @@ export function coalesce<In, Out>(
   }
 
   async function drain(): Promise<void> {
-    busy = true;
+    underWay++;
     // Calls of the same turn of the event loop go together.
     await null;
     while (waiting.length > 0) {
@@ -46,14 +46,14 @@ export function coalesce<In, Out>(
         for (const call of calls) call.reject(error);
       }
     }
-    busy = false;
+    underWay--;
   }
 
   return (items) => {
     if (items.length === 0) return Promise.resolve([]);
     return new Promise((resolve, reject) => {
       waiting.push({ items, resolve, reject });
-      if (!busy) void drain();
+      if (underWay < (options.atOnce ?? 1)) void drain();
     });
   };
 }

@@ -10,7 +10,7 @@ export const errorCodes = [
   'invalid-payload',
   /** A result could not be encoded, or a stored one not decoded. */
   'codec',
-  /** The claim was lost: its lease ended, or somebody else took it. The reason of `ctx.signal`. */
+  /** The claim was lost: its lease ended, or somebody else took it or its partition. The reason of `ctx.signal`. */
   'claim-lost',
   /** The handler ran longer than `handlerTimeoutMs`. The reason of `ctx.signal`. */
   'handler-timeout',
@@ -48,6 +48,11 @@ export class ReceiverError extends Error {
     this.code = code;
     this.retryAfterMs = options?.retryAfterMs;
   }
+}
+
+/** Whether somebody else owns the message, or its partition, by now. */
+export function isClaimLost(error: unknown): boolean {
+  return error instanceof ReceiverError && error.code === 'claim-lost';
 }
 
 /** Thrown by a handler: this message can't ever succeed. It is parked at once, with this error's text as its detail. */

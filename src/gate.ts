@@ -1,4 +1,5 @@
 import { sleep, type World } from './clock.ts';
+import { isClaimLost } from './errors.ts';
 import type { Emit } from './events.ts';
 
 const firstPauseMs = 100;
@@ -6,7 +7,7 @@ const maxPauseMs = 10_000;
 
 /** Knows whether the store answers, and makes sources pause while it does not. */
 export interface Gate {
-  /** Runs a store call and learns from its outcome. */
+  /** Runs a store call and learns from its outcome. That somebody else owns the message by now (`claim-lost`) is no news of the store. */
   watch<T>(call: () => Promise<T>): Promise<T>;
   /** What is left of the present pause, with jitter, so that workers don't all come back at once. */
   pauseMs(): number;
@@ -36,7 +37,7 @@ export function gate(world: World, scope: string, emit: Emit): Gate {
         return result;
       } catch (error) {
         // Calls that fail together are one failure.
-        if (pauseMs() === 0) {
+        if (!isClaimLost(error) && pauseMs() === 0) {
           const pause = Math.min(maxPauseMs, firstPauseMs * 2 ** failures++);
           until = world.clock.now() + pause;
           emit('storeDown', { scope, error, pauseMs: pause });

@@ -96,8 +96,13 @@ export type Verdict =
       readonly error?: unknown;
     };
 
-/** What a broker adapter gives to `process` beside the deliveries. Both are optional. */
+/** What a broker adapter gives to `process` beside the deliveries. All of it is optional. */
 export interface Source<D extends Delivery = Delivery> {
+  /**
+   * What the deliveries come from, where it has to be told apart (Kafka: `topic/partition`). A store whose transactions belong to one
+   * partition is given this name, and none of its transactions spans two.
+   */
+  readonly partition?: string | undefined;
   /**
    * Called from the receiver's heartbeat for deliveries that are waiting or running: keep them from other consumers for at
    * least `forMs` more (SQS: ChangeMessageVisibilityBatch). Answers in the order asked; `false` means that the broker has taken the
@@ -105,6 +110,13 @@ export interface Source<D extends Delivery = Delivery> {
    * again at the next beat.
    */
   hold?(deliveries: readonly D[], forMs: number): Promise<readonly (boolean | undefined)[]>;
+  /**
+   * Transactional mode only: called inside the transaction, last before it commits, with the verdicts that its deliveries of this source get
+   * once it has. For progress that commits with the effects: Kafka's consumed offsets, a watermark. What it writes through `tx` counts only
+   * if the transaction commits. If it rejects, nothing commits, and its deliveries get `retry`, for reason `fenced` if it rejects with a
+   * `ReceiverError` of code `claim-lost`, else `store`. Deliveries whose verdict needs no transaction are not in `verdicts`.
+   */
+  committing?(tx: unknown, verdicts: ReadonlyMap<D, Verdict>): Promise<void>;
   /** Called once for each delivery as soon as its verdict is known, before `process` resolves for the batch. Must not throw. */
   settled?(delivery: D, verdict: Verdict): void;
 }

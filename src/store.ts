@@ -103,8 +103,15 @@ export type Settled = 'ok' | 'fenced';
  * 22. Units never see each other's uncommitted writes. Of two units that record a key at once, one is answered `claimed`.
  */
 export interface TransactionalStore<Tx> {
-  /** Runs `work` in a transaction and commits it. If `work` rejects, everything is rolled back and the same error is thrown. */
-  unit<R>(work: (unit: Unit<Tx>) => Promise<R>): Promise<R>;
+  /** How many units a receiver may have open at the same time, of one partition where there are any. Default: 1. */
+  readonly unitsAtOnce?: number | undefined;
+  /** True if a transaction belongs to one partition of the broker. `unit` is then called with its name. */
+  readonly perPartition?: boolean | undefined;
+  /**
+   * Runs `work` in a transaction and commits it. If `work` rejects, everything is rolled back and the same error is thrown.
+   * `partition` is `Source.partition`.
+   */
+  unit<R>(work: (unit: Unit<Tx>) => Promise<R>, partition?: string): Promise<R>;
 }
 
 /** One transaction. Its methods are called one after another, never at the same time. */

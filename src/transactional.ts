@@ -16,7 +16,7 @@ import {
   verdictFor,
   type Way,
 } from './core.ts';
-import { ReceiverError } from './errors.ts';
+import { isClaimLost, ReceiverError } from './errors.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
 import type { Verdict } from './message.ts';
@@ -31,7 +31,22 @@ import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
  */
 export function transactionalWay(core: Core, owner: object, units: TransactionalStore<unknown>): Way {
   const { settings } = core;
-  const inUnit = coalesce(runUnit, { maxBatch: settings.groupSize });
+  const inUnits = new Map<string | undefined, (jobs: readonly Job[]) => Promise<Verdict[]>>();
+
+  /** Jobs of calls that come at the same time share a unit, unless it belongs to a partition. */
+  function inUnit(jobs: readonly Job[]): Promise<Verdict[]> {
+    const partition = partitionOf(jobs);
+    let share = inUnits.get(partition);
+    if (!share) {
+      share = coalesce(runUnit, { maxBatch: settings.groupSize, atOnce: units.unitsAtOnce });
+      inUnits.set(partition, share);
+    }
+    return share(jobs);
+  }
+
+  function partitionOf(jobs: readonly Job[]): string | undefined {
+    return units.perPartition ? jobs[0]?.source.partition : undefined;
+  }
 
   async function run(lanes: readonly (readonly Job[])[]): Promise<void> {
     const [alone, together] = split(lanes, (lane) => core.store !== undefined && lane.some(({ delivery }) => delivery.redelivered));
@@ -95,8 +110,8 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
     const work = new UnitOfWork(core, owner);
     try {
-      const verdicts = await (jobs.some(isAsking)
-        ? core.gate.watch(() => units.unit((unit) => work.run(unit, jobs)))
+      const verdicts = await (jobs.some((job) => isAsking(job) || job.source.committing)
+        ? core.gate.watch(() => units.unit((unit) => work.run(unit, jobs), partitionOf(jobs)))
         : work.run(undefined, jobs));
       work.committed();
       return verdicts;
@@ -105,7 +120,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
       return jobs.map((job) => {
         if (job.preset && !troubled.has(job.lane)) return job.preset;
         troubled.add(job.lane);
-        return storeTrouble(core, job, error);
+        return isClaimLost(error) ? retry(core, job, 'fenced', 0, { error }) : storeTrouble(core, job, error);
       });
     }
   }
@@ -140,10 +155,10 @@ class UnitOfWork {
     for (const tell of this.#told) tell();
   }
 
-  /** `unit` is needed only where one of the jobs is asking. */
+  /** `unit` is needed only where one of the jobs is asking, or its source takes part in the commit. */
   async run(unit: Unit<unknown> | undefined, jobs: readonly Job[]): Promise<Verdict[]> {
     const asking = jobs.filter(isAsking);
-    const answers = unit ? await unit.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
+    const answers = asking.length > 0 ? await unit!.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
     if (answers.length !== asking.length) throw nonsense('record', asking.length, answers.length);
     const verdicts: Verdict[] = [];
     const blockers = new Map<string, Job>();
@@ -160,6 +175,11 @@ class UnitOfWork {
     if (this.#ends.length > 0) {
       const settled = await unit!.settle(this.#ends);
       if (settled.length !== this.#ends.length || settled.includes('fenced')) throw nonsense('settle', this.#ends.length, settled.length);
+    }
+    for (const [source, its] of Map.groupBy(jobs, (job) => job.source)) {
+      if (!source.committing) continue;
+      const told = new Map(its.map((job) => [job.delivery, given.get(job)!]));
+      await unit!.savepoint((tx) => source.committing!(tx, told));
     }
     return verdicts;
   }

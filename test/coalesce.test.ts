@@ -6,7 +6,7 @@ import { latch, watch } from './support/stand.ts';
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 /** A `send` whose batches wait until they are answered by hand. */
-function byHand(maxBatch = 1_000) {
+function byHand(maxBatch = 1_000, atOnce?: number) {
   const sent: { readonly batch: number[]; answer(answers?: readonly string[]): void; fail(error: unknown): void }[] = [];
   const call = coalesce(
     (batch: number[]) => {
@@ -14,7 +14,7 @@ function byHand(maxBatch = 1_000) {
       sent.push({ batch, answer: (answers = batch.map((n) => `answer ${n}`)) => open(answers), fail });
       return promise;
     },
-    { maxBatch },
+    { maxBatch, atOnce },
   );
   return { call, sent, batches: () => sent.map(({ batch }) => batch) };
 }
@@ -169,5 +169,26 @@ describe('a batch that fails', () => {
     const calls = [watch(call([1])), watch(call([2]))];
     await turn();
     for (const { error } of calls) expect(error).toBeInstanceOf(TypeError);
+  });
+});
+
+describe('a coalescer with several batches at once', () => {
+  it('sends up to that many, then gathers what comes until one returns', async () => {
+    const { call, sent, batches } = byHand(1_000, 2);
+    const calls = [];
+    for (const n of [1, 2, 3, 4]) {
+      calls.push(call([n]));
+      await turn();
+    }
+    expect(batches()).toEqual([[1], [2]]);
+    sent[1]!.answer();
+    await turn();
+    expect(batches()).toEqual([[1], [2], [3, 4]]);
+    sent[0]!.answer();
+    sent[2]!.answer();
+    expect((await Promise.all(calls)).flat()).toEqual(['answer 1', 'answer 2', 'answer 3', 'answer 4']);
+    void call([5]);
+    await turn();
+    expect(batches()).toHaveLength(4);
   });
 });

@@ -2,7 +2,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { afterEach, describe, expect, it } from 'vitest';
 import { sqliteStore } from '../adapters/stores/sqlite/index.ts';
 import type { AnyHandler } from '../src/handler.ts';
-import { RetryAfter, TerminalError } from '../src/index.ts';
+import { type Delivery, ReceiverError, RetryAfter, TerminalError, type Verdict } from '../src/index.ts';
 import { virtualWorld } from '../src/testing/virtual-world.ts';
 import { actions, delivery, latch, stand, watch } from './support/stand.ts';
 
@@ -366,5 +366,89 @@ describe('a handler inside a transaction that calls its own receiver', () => {
     });
     expect(actions(await made.receiver.process([delivery('a')]))).toEqual(['ack completed']);
     expect(codes).toEqual(['nested']);
+  });
+});
+
+describe('a source that takes part in the commit', () => {
+  const progress = (offsets: [string, string][][], write: (tx: DatabaseSync) => void = () => {}) => ({
+    async committing(tx: unknown, verdicts: ReadonlyMap<Delivery, Verdict>) {
+      offsets.push([...verdicts].map(([{ message }, verdict]) => [message.id, actions([verdict])[0]!]));
+      write(tx as DatabaseSync);
+    },
+  });
+  const write = (tx: DatabaseSync) => void tx.prepare('insert into effects values (?)').run('offset');
+
+  it('writes in the transaction, after the handlers, knowing their verdicts', async () => {
+    const { receiver, effects } = transactional((payload, ctx) => {
+      if (payload.id === 'bad') throw new TerminalError('no');
+      charge(payload, ctx);
+    });
+    const told: [string, string][][] = [];
+    await receiver.process([delivery('a'), delivery('bad'), delivery('c')], progress(told, write));
+    expect(effects()).toEqual(['a', 'c', 'offset']);
+    expect(told).toEqual([
+      [
+        ['a', 'ack completed'],
+        ['bad', 'dead-letter terminal'],
+        ['c', 'ack completed'],
+      ],
+    ]);
+  });
+
+  it('is asked also where every message is a duplicate', async () => {
+    const { receiver, effects } = transactional(charge);
+    await receiver.process([delivery('a')]);
+    const told: [string, string][][] = [];
+    await receiver.process([delivery('a')], progress(told, write));
+    expect(told).toEqual([[['a', 'ack duplicate']]]);
+    expect(effects()).toEqual(['a', 'offset']);
+  });
+
+  it('undoes everything when it rejects', async () => {
+    const { receiver, effects, names } = transactional(charge);
+    const source = progress([], (tx) => {
+      write(tx);
+      throw new Error('disk full');
+    });
+    expect(actions(await receiver.process([delivery('a')], source))).toEqual(['retry store']);
+    expect(effects()).toEqual([]);
+    expect(names()).toContain('storeDown');
+    expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack completed']);
+  });
+
+  it('fences the whole transaction when somebody else has the partition, and the store is not blamed for it', async () => {
+    const { receiver, effects, names } = transactional(charge);
+    const source = progress([], () => {
+      throw new ReceiverError('claim-lost', 'Offset 7 was moved by another worker');
+    });
+    expect(actions(await receiver.process([delivery('a'), delivery('b')], source))).toEqual(['retry fenced', 'retry fenced']);
+    expect(effects()).toEqual([]);
+    expect(names()).not.toContain('storeDown');
+  });
+
+  it('of a store with a transaction per partition, gets transactions that span no two of them', async () => {
+    const { receiver, store } = transactional(charge);
+    const opened: [string | undefined, number][] = [];
+    const perPartition = {
+      ...store,
+      perPartition: true,
+      unit: (work: (unit: never) => Promise<Verdict[]>, partition?: string) =>
+        store.unit(async (unit) => {
+          const verdicts = await work(unit as never);
+          opened.push([partition, verdicts.length]);
+          return verdicts;
+        }),
+    };
+    const { receiver: own } = stand(charge, { store: perPartition }, { world: receiver.world as never, store });
+    await Promise.all(
+      ['orders/0', 'orders/1', 'orders/0', undefined].map((partition, i) =>
+        own.process([delivery(`m${i}`)], partition ? { partition } : {}),
+      ),
+    );
+    expect(opened.sort()).toEqual([
+      [undefined, 1],
+      ['orders/0', 2],
+      ['orders/1', 1],
+    ]);
   });
 });
