@@ -1,3 +1,5 @@
+import type { Message } from './message.ts';
+
 /**
  * The dedup store: where the receiver remembers which messages it has handled. Words:
  *
@@ -122,13 +124,22 @@ export interface Unit<Tx> {
    * A key that this unit has recorded under another token is `busy`, because its handler may still fail.
    */
   record(asks: readonly Ask[]): Promise<readonly Answer[]>;
-  /** Runs `run` in a savepoint. If it rejects, what it wrote through `tx` is undone, nothing else, and the same error is thrown. */
-  savepoint<T>(run: (tx: Tx) => Promise<T>): Promise<T>;
+  /**
+   * Runs `run` in a savepoint. If it rejects, what it wrote through `tx` is undone, nothing else, and the same error is thrown.
+   * `cause`: the message whose handler runs in it.
+   */
+  savepoint<T>(run: (tx: Tx) => Promise<T>, cause?: Cause): Promise<T>;
   /**
    * Changes what this unit recorded: a result for a completed one, released or parked for one whose handler failed. The last word
    * counts. Records of units are settled here only: their tokens are worth nothing once the unit has ended.
    */
   settle(ends: readonly End[]): Promise<readonly Settled[]>;
+}
+
+/** The message that an effect comes from, and the key that was recorded for it. */
+export interface Cause {
+  readonly key: Key;
+  readonly message: Message;
 }
 
 /** What people and tools may do with records. Every store that can offers it. */

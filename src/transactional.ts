@@ -224,11 +224,13 @@ class UnitOfWork {
     let failed: { readonly error: unknown } | undefined;
     let handled: Handled;
     try {
-      handled = await unit.savepoint((tx) =>
-        runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx }).catch((error: unknown) => {
-          failed = { error };
-          throw error;
-        }),
+      handled = await unit.savepoint(
+        (tx) =>
+          runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx }).catch((error: unknown) => {
+            failed = { error };
+            throw error;
+          }),
+        job,
       );
     } catch (error) {
       // Only what the handler itself threw is the handler's failure; a savepoint that fails breaks the unit.
