@@ -11,7 +11,8 @@ import type { Done, Share } from './thread.ts';
 
 /**
  * npm run simulate                            3,000 seeds for each way and broker
- * npm run simulate -- --seeds 100000          so many for each; one in eleven is a new one each time
+ * npm run simulate -- --seeds 20000           so many for each; one in eleven is a new one each time
+ * npm run simulate -- --ci                    100,000 for each
  * npm run simulate -- --minutes 60            as many as there is time for
  * npm run simulate -- --seed 42 [--way leased|fenced|transactional] [--broker standard|fifo] [--story]
  *
@@ -23,6 +24,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     seeds: { type: 'string' },
     minutes: { type: 'string' },
+    ci: { type: 'boolean' },
     from: { type: 'string' },
     way: { type: 'string' },
     broker: { type: 'string' },
@@ -56,7 +58,7 @@ async function one(seed: number): Promise<void> {
 
 /** Shares all seeds between threads. Those of `from` and on are the same each time; a tenth more are new ones. */
 async function many(): Promise<void> {
-  const count = values.minutes === undefined ? Number(values.seeds ?? 3_000) : Number.POSITIVE_INFINITY;
+  const count = values.minutes === undefined ? Number(values.seeds ?? (values.ci ? 100_000 : 3_000)) : Number.POSITIVE_INFINITY;
   const endsAt = startedAt + Number(values.minutes ?? Number.POSITIVE_INFINITY) * 60_000;
   const fresh = 1_000_000 + Math.floor(Date.now() / 1_000) * 1_000;
   console.log(`seeds from ${values.from ?? 1}, new ones from ${fresh}`);

@@ -107,7 +107,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     storeTimeoutMs: Math.round(leaseMs / plan.pick([3, 3, 8])),
     handlerTimeoutMs: plan.pick([300_000, leaseMs * 3]),
     waitMs: plan.pick([0, 0, 300, 2_000]),
-    pollMs: plan.pick([5_000, 20_000]),
+    pollMs: plan.pick([5_000, 20_000, 20_000, 20_000]),
     polls: plan.pick([1, 1, 2]),
     maxInFlight: plan.pick([1, 3, 10, 20]),
     maxAttempts: plan.pick([2, 3, 4, 10]),

@@ -192,8 +192,10 @@ export function sqsModel(clock: Clock): SqsModel {
         SenderFault: true,
       };
     }
+    const before = message.visibleAt;
     message.visibleAt = clock.now() + seconds * 1_000;
-    wakeAll();
+    // Who waits wakes up when the message would have come, and looks again.
+    if (message.visibleAt < before) wakeAll();
     return undefined;
   }
 
@@ -205,7 +207,8 @@ export function sqsModel(clock: Clock): SqsModel {
     if (queue.fifo && late) return expired;
     // Standard: a stale handle succeeds and keeps the message.
     if (message.handle === handle) queue.kept.splice(queue.kept.indexOf(message), 1);
-    wakeAll();
+    // In a FIFO group the next one can be handed out now.
+    if (queue.fifo) wakeAll();
     return undefined;
   }
 
