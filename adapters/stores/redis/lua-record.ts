@@ -1,0 +1,124 @@
+import type { CompactLayout } from './layout.ts';
+
+/*
+ * A record is one string, so that a claim or a settle is one write:
+ *
+ *    1     state: c claimed, r released, p parked, d completed, D completed with a result, k completed and in a bucket as well
+ *    2     written at, 6 bytes      8  lease until, 6 bytes      14  retain for, 6 bytes      (milliseconds, of the server's clock)
+ *   20     1 if orphaned           21  attempts, 4 bytes         25  fence, 7 bytes           32  length of the token
+ *   33     fingerprint, then the token, then the result, or reason, detail and label after the lengths of the first two
+ *
+ * What an ending changes comes first, so that it is put before the rest as it is. Redis forgets the record by itself: its expiry is set with
+ * each write.
+ *
+ * In compact mode completed records without results move to buckets. A bucket is a hash of one window of time, small enough that Redis
+ * keeps it as a list: its fields are 12 bytes of the key, its values 4 bytes of time, from the start of the window, and 8 bytes of
+ * fingerprint, if there is one. The record itself stays for a while beside it, for the sake of its token.
+ */
+
+/** Fingerprints are text as they come, or bytes if they have to be short later. What stands for none can't be a fingerprint. */
+export const fingerprintWidth = (compact: boolean): number => (compact ? 18 : 22);
+
+/** The start of every script: KEYS[1] is the shard's fence, and in the name of each key of the shard. Lua has 1-based positions. */
+export function recordFunctions(compact: CompactLayout | undefined): string {
+  const width = fingerprintWidth(compact !== undefined);
+  return `${common(width, compact ? '\\255' : ' ')}${compact ? buckets(compact) : ''}`;
+}
+
+const common = (width: number, none: string) => /* lua */ `
+local call, sub, pack, unpack, max = redis.call, string.sub, struct.pack, struct.unpack, math.max
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local prefix = sub(KEYS[1], 1, -6)
+local index = prefix .. 'parked'
+local WIDTH, NONE = ${width}, string.rep('${none}', ${width})
+
+-- What a command answered, or nil and a text if the key is of another type. Other errors are thrown.
+local function typed(command, ...)
+  local value = redis.pcall(command, ...)
+  if type(value) ~= 'table' then return value end
+  if not string.find(value.err, 'WRONGTYPE', 1, true) then error(value.err) end
+  return nil, 'Expected another type of key for ' .. command
+end
+
+-- The record of a key; nil if there is none; nil and a text if it can't be read.
+local function read(key)
+  local value, damage = typed('GET', key)
+  if not value then return nil, damage end
+  if #value < 33 + WIDTH then return nil, 'Expected a record of ' .. 33 + WIDTH .. ' bytes or more, got ' .. #value end
+  local writtenAt, leaseUntil, retainMs, orphaned, attempts, fence, length = unpack('>I6I6I6BI4I7B', value, 2)
+  local state, last = sub(value, 1, 1), 32 + WIDTH + length
+  local bodied = state == 'D' or state == 'p'
+  if not string.find('crpdDk', state, 1, true) or fence == 0 or orphaned > 1 or length == 0 or leaseUntil < writtenAt
+    or #value < last or (#value > last and not bodied) or (state == 'p' and #value < last + 8) then
+    return nil, 'Expected a record as this library writes them'
+  end
+  return {
+    state = state, writtenAt = writtenAt, leaseUntil = leaseUntil, retainMs = retainMs, orphaned = orphaned, attempts = attempts,
+    fence = fence, fingerprint = sub(value, 33, 32 + WIDTH), token = sub(value, 33 + WIDTH, last), body = sub(value, last + 1),
+  }
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- Fingerprints are compared only where both are known.
+local function differ(a, b)
+  return a ~= b and a ~= NONE and b ~= NONE
+end
+
+-- Every write of a record that was read ends here: it is kept for its retention from now, and never less than its lease.
+local function write(key, r, leaseMs, retainMs)
+  local times = pack('>I6I6I6BI4I7B', now, now + leaseMs, retainMs, r.orphaned, r.attempts, r.fence, #r.token)
+  call('SET', key, r.state .. times .. r.fingerprint .. r.token .. r.body, 'PX', whole(max(leaseMs, retainMs)))
+end
+
+-- The index of parked records lives as long as the longest of them.
+local function enlist(key, retainMs)
+  call('ZADD', index, now, key)
+  if call('PTTL', index) < retainMs then call('PEXPIRE', index, whole(retainMs)) end
+end
+
+-- Reason, detail and label of a parked record.
+local function why(r)
+  local reason, detail = unpack('>I4I4', r.body)
+  return sub(r.body, 9, 8 + reason), sub(r.body, 9 + reason, 8 + reason + detail), sub(r.body, 9 + reason + detail)
+end
+`;
+
+const buckets = (c: CompactLayout) => /* lua */ `
+local RETAIN, RESEND, WINDOW, WINDOWS, BUCKETS = ${c.retainMs}, ${c.resendMs}, ${c.windowMs}, ${c.windows}, ${c.buckets}
+local window = math.floor(now / WINDOW)
+local windowNames = {}
+for back = 0, WINDOWS do windowNames[back] = prefix .. string.format('%x:', window - back) end
+
+-- Name within its window, and field, of the key whose 24 bytes begin at a position.
+local function place(digests, at)
+  return string.format('%x', unpack('>I4', digests, at + 3) % BUCKETS), sub(digests, at + 12, at + 23)
+end
+
+-- When a key was completed, and its fingerprint; nil if it is not there; nil and a text if it can't be read.
+-- A window that the clock has not reached, because it was set back, need not be looked at: the whole record is still there.
+local function find(digests, at)
+  local bucket, field = place(digests, at)
+  for back = 0, WINDOWS do
+    local entry, damage = typed('HGET', windowNames[back] .. bucket, field)
+    if damage then return nil, damage end
+    if entry then
+      if #entry ~= 4 and #entry ~= 12 then return nil, 'Expected an entry of 4 or 12 bytes, got ' .. #entry end
+      local writtenAt = (window - back) * WINDOW + unpack('>I4', entry)
+      if writtenAt + RETAIN > now then return writtenAt, sub(entry, 5) end
+    end
+  end
+end
+
+local function remember(digests, at, fingerprint)
+  local bucket, field = place(digests, at)
+  local name = windowNames[0] .. bucket
+  local entry = pack('>I4', now - window * WINDOW) .. (fingerprint == NONE and '' or sub(fingerprint, 1, 8))
+  if call('HSET', name, field, entry) == 1 and call('HLEN', name) == 1 then
+    call('PEXPIREAT', name, (window + 1) * WINDOW + RETAIN)
+  end
+end
+`;

@@ -1,0 +1,110 @@
+import { randomBytes } from 'node:crypto';
+import { type Cluster, Redis } from 'ioredis';
+import { openStore, type RedisClient, type RedisStoreOptions } from '../../../adapters/stores/redis/index.ts';
+import { layoutOf } from '../../../adapters/stores/redis/layout.ts';
+import type { Scripts } from '../../../adapters/stores/redis/scripts.ts';
+import type { DedupStore, StoreAdmin } from '../../../src/store.ts';
+import { retainMs } from '../../../src/testing/clauses/kit.ts';
+import type { StoreHarness } from '../../../src/testing/index.ts';
+
+/** Clauses that say what Redis does by itself. */
+export const skip = ['6c', '12a', '12b'].map((clause) => ({
+  clause,
+  reason: 'Redis deletes expired records by itself, and purge answers 0: redis.test.ts shows what purge does instead',
+}));
+
+/** Compact mode for records with the retention of the contract's clauses. */
+export const compact = { retentionMs: retainMs, expectedIds: 1_000 };
+
+/** A prefix that no other test has. */
+export const newPrefix = (): string => `test-${randomBytes(6).toString('hex')}`;
+
+/** The servers behind a client. */
+export const nodesOf = (client: Redis | Cluster): readonly Redis[] => ('nodes' in client ? client.nodes('master') : [client]);
+
+/*
+ * The clock of Redis can't be moved, so its data are made older: times in records, in the index of parked ones and in buckets, and what is left
+ * to live of each key. Entries of buckets move to the windows that they would be in.
+ */
+const makeOlder = `
+local ms, retain, windowMs = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local function whole(n) return string.format('%.0f', n) end
+local moved = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local expires = redis.call('PEXPIRETIME', key)
+  local tag, rest = string.match(key, '^({.*}:)(.*)$')
+  local kind = redis.call('TYPE', key).ok
+  local window, bucket = string.match(rest, '^(%x+):(%x+)$')
+  if kind == 'string' and #rest == 32 then
+    local value = redis.call('GET', key)
+    local writtenAt, leaseUntil = struct.unpack('>I6I6', value, 2)
+    redis.call('SET', key, string.sub(value, 1, 1) .. struct.pack('>I6I6', writtenAt - ms, leaseUntil - ms) .. string.sub(value, 14), 'KEEPTTL')
+  elseif kind == 'zset' then
+    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -ms, member) end
+  elseif kind == 'hash' then
+    local entries = redis.call('HGETALL', key)
+    for i = 1, #entries, 2 do
+      local at = tonumber(window, 16) * windowMs + struct.unpack('>I4', entries[i + 1]) - ms
+      local to = math.floor(at / windowMs)
+      moved[#moved + 1] = { tag .. string.format('%x:', to) .. bucket, entries[i], struct.pack('>I4', at - to * windowMs) .. string.sub(entries[i + 1], 5), (to + 1) * windowMs + retain }
+    end
+    redis.call('DEL', key)
+  end
+  if expires > 0 then redis.call('PEXPIREAT', key, whole(expires - ms)) end
+end
+for _, entry in ipairs(moved) do
+  redis.call('HSET', entry[1], entry[2], entry[3])
+  redis.call('PEXPIREAT', entry[1], whole(entry[4]))
+end`;
+
+export interface RedisHarnessOptions extends Omit<RedisStoreOptions, 'prefix'> {
+  readonly scripts?: Scripts | undefined;
+  /** The store's client, if it is not the one that the harness uses. */
+  readonly client?: RedisClient;
+}
+
+/** A store under a prefix of its own, on a client that stays open. */
+export function redisHarness(
+  client: Redis | Cluster,
+  { scripts, client: own, ...options }: RedisHarnessOptions = {},
+): StoreHarness & { readonly prefix: string; readonly store: DedupStore & StoreAdmin } {
+  const prefix = newPrefix();
+  const pattern = `{${prefix}[}/]*`;
+  const layout = layoutOf(prefix, options.shards ?? 1, options.compact).compact;
+  const opened: (Redis | Cluster)[] = [];
+  let damage = 0;
+  const keysOf = async (node: Redis) => node.keys(pattern);
+  return {
+    prefix,
+    store: openStore(own ?? (client as RedisClient), { ...options, prefix }, scripts),
+    precisionMs: 2_000,
+    async elapse(ms) {
+      for (const node of nodesOf(client)) await node.eval(makeOlder, 0, pattern, ms, layout?.retainMs ?? 0, layout?.windowMs ?? 1);
+    },
+    async another() {
+      const other = client.duplicate() as Redis;
+      opened.push(other);
+      return openStore(other as RedisClient, { ...options, prefix }, scripts);
+    },
+    async corrupt(key) {
+      const kinds: ((node: Redis, name: string) => Promise<unknown>)[] = [
+        (node, name) => node.set(name, 'garbage', 'PX', retainMs),
+        (node, name) => node.rpush(name, 'another type'),
+        async (node, name) => node.set(name, Buffer.concat([Buffer.from('c'), Buffer.alloc(100)]), 'PX', retainMs),
+      ];
+      for (const node of nodesOf(client)) {
+        for (const name of await keysOf(node)) {
+          if (name.endsWith(key)) {
+            await node.del(name);
+            await kinds[damage++ % kinds.length]!(node, name);
+          }
+          if (/:[\da-f]+:[\da-f]+$/.test(name)) for (const field of await node.hkeysBuffer(name)) await node.hset(name, field, 'xx');
+        }
+      }
+    },
+    async close() {
+      for (const each of opened) each.disconnect();
+      for (const node of nodesOf(client)) for (const name of await keysOf(node)) await node.del(name);
+    },
+  };
+}
