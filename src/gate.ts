@@ -11,8 +11,8 @@ export interface Gate {
   watch<T>(call: () => Promise<T>): Promise<T>;
   /** What is left of the present pause, with jitter, so that workers don't all come back at once. */
   pauseMs(): number;
-  /** Resolves with true when there is no pause, or after it; with false if `signal` is aborted first. */
-  open(signal: AbortSignal): Promise<boolean>;
+  /** Resolves with true when there is no pause, or after it; with false if one of `signals` is aborted first. */
+  open(...signals: readonly AbortSignal[]): Promise<boolean>;
 }
 
 /** Each failure in a row doubles the pause, from 0.1 s to 10 s. One success ends it: the next call after a pause is the probe. */
@@ -45,17 +45,18 @@ export function gate(world: World, scope: string, emit: Emit): Gate {
         throw error;
       }
     },
-    async open(signal) {
-      while (pauseMs() > 0 && !signal.aborted) {
+    async open(...signals) {
+      const isAborted = () => signals.some(({ aborted }) => aborted);
+      while (pauseMs() > 0 && !isAborted()) {
         const waiter = new AbortController();
         const wake = () => waiter.abort();
         waiting.add(waiter);
-        signal.addEventListener('abort', wake, { once: true });
+        for (const signal of signals) signal.addEventListener('abort', wake, { once: true });
         await sleep(world.clock, pauseMs(), waiter.signal);
-        signal.removeEventListener('abort', wake);
+        for (const signal of signals) signal.removeEventListener('abort', wake);
         waiting.delete(waiter);
       }
-      return !signal.aborted;
+      return !isAborted();
     },
   };
 }

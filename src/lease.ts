@@ -126,88 +126,6 @@ export function leases(options: {
     });
   }
 
-  class Kept implements Lease {
-    readonly delivery: Delivery;
-    readonly source: Source;
-    claimed: Claim | undefined;
-    until = Number.POSITIVE_INFINITY;
-    heldUntil: number;
-    limitedUntil = Number.POSITIVE_INFINITY;
-    lost = false;
-    aborted: ReceiverError | undefined;
-    #limitMs = 0;
-    #controller: AbortController | undefined;
-
-    constructor(delivery: Delivery, source: Source) {
-      this.delivery = delivery;
-      this.source = source;
-      this.heldUntil = delivery.heldUntil ?? Number.POSITIVE_INFINITY;
-    }
-
-    get signal(): AbortSignal {
-      if (!this.#controller) {
-        this.#controller = new AbortController();
-        if (this.aborted) this.#controller.abort(this.aborted);
-      }
-      return this.#controller.signal;
-    }
-
-    get deadline(): number {
-      return Math.min(this.until, this.heldUntil);
-    }
-
-    get over(): boolean {
-      return this.lost || clock.now() >= this.deadline;
-    }
-
-    get remainingMs(): number {
-      return this.claimed ? Math.max(0, this.until - clock.now()) : 0;
-    }
-
-    claim(claim: Claim, claimedAt: number): void {
-      this.claimed = claim;
-      this.until = claimedAt + leaseMs;
-      keep(this);
-    }
-
-    unclaim(): void {
-      this.claimed = undefined;
-      this.until = Number.POSITIVE_INFINITY;
-    }
-
-    lose(why: string): void {
-      if (this.lost) return;
-      this.lost = true;
-      // In a transaction there is no claim to lose: what commits counts, whoever the broker thinks holds the delivery.
-      if (this.claimed) this.abort(new ReceiverError('claim-lost', why));
-    }
-
-    abort(reason: ReceiverError): void {
-      if (this.aborted) return;
-      this.aborted = reason;
-      this.#controller?.abort(reason);
-    }
-
-    limit(ms: number): void {
-      this.#limitMs = ms;
-      this.limitedUntil = clock.now() + ms;
-      if (this.limitedUntil < (timer?.at ?? 0)) wakeAt(this.limitedUntil);
-    }
-
-    timeIsUp(): void {
-      this.limitedUntil = Number.POSITIVE_INFINITY;
-      this.abort(new ReceiverError('handler-timeout', `The handler has been running for ${this.#limitMs} ms`));
-    }
-
-    end(): void {
-      kept.delete(this);
-      if (kept.size > 0) return;
-      timer?.cancel();
-      timer = undefined;
-      nextBeatAt = Number.POSITIVE_INFINITY;
-    }
-  }
-
   /** A delivery may have waited for long, so that little of the broker's hold is left: its first beat comes sooner. */
   function keep(lease: Kept): void {
     const leftMs = Math.max(0, lease.deadline - clock.now());
@@ -215,6 +133,20 @@ export function leases(options: {
     wakeAt(nextBeatAt);
   }
 
+  function forget(lease: Kept): void {
+    kept.delete(lease);
+    if (kept.size > 0) return;
+    timer?.cancel();
+    timer = undefined;
+    nextBeatAt = Number.POSITIVE_INFINITY;
+  }
+
+  /** Wakes no later than `at`, if it is to wake at all. */
+  function wakeBy(at: number): void {
+    if (at < (timer?.at ?? 0)) wakeAt(at);
+  }
+
+  const keeper: Keeper = { clock, leaseMs, keep, forget, wakeBy };
   return {
     get claims() {
       let claims = 0;
@@ -222,7 +154,7 @@ export function leases(options: {
       return claims;
     },
     start(delivery, source) {
-      const lease = new Kept(delivery, source);
+      const lease = new Kept(keeper, delivery, source);
       kept.add(lease);
       keep(lease);
       return lease;
@@ -234,4 +166,93 @@ export function leases(options: {
       for (const lease of [...kept]) lease.end();
     },
   };
+}
+
+/** The heartbeat, as each of its leases knows it. */
+interface Keeper {
+  readonly clock: Clock;
+  readonly leaseMs: number;
+  keep(lease: Kept): void;
+  forget(lease: Kept): void;
+  wakeBy(at: number): void;
+}
+
+class Kept implements Lease {
+  readonly #keeper: Keeper;
+  readonly delivery: Delivery;
+  readonly source: Source;
+  claimed: Claim | undefined;
+  until = Number.POSITIVE_INFINITY;
+  heldUntil: number;
+  limitedUntil = Number.POSITIVE_INFINITY;
+  lost = false;
+  aborted: ReceiverError | undefined;
+  #limitMs = 0;
+  #controller: AbortController | undefined;
+
+  constructor(keeper: Keeper, delivery: Delivery, source: Source) {
+    this.#keeper = keeper;
+    this.delivery = delivery;
+    this.source = source;
+    this.heldUntil = delivery.heldUntil ?? Number.POSITIVE_INFINITY;
+  }
+
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.aborted) this.#controller.abort(this.aborted);
+    }
+    return this.#controller.signal;
+  }
+
+  get deadline(): number {
+    return Math.min(this.until, this.heldUntil);
+  }
+
+  get over(): boolean {
+    return this.lost || this.#keeper.clock.now() >= this.deadline;
+  }
+
+  get remainingMs(): number {
+    return this.claimed ? Math.max(0, this.until - this.#keeper.clock.now()) : 0;
+  }
+
+  claim(claim: Claim, claimedAt: number): void {
+    this.claimed = claim;
+    this.until = claimedAt + this.#keeper.leaseMs;
+    this.#keeper.keep(this);
+  }
+
+  unclaim(): void {
+    this.claimed = undefined;
+    this.until = Number.POSITIVE_INFINITY;
+  }
+
+  lose(why: string): void {
+    if (this.lost) return;
+    this.lost = true;
+    // In a transaction there is no claim to lose: what commits counts, whoever the broker thinks holds the delivery.
+    if (this.claimed) this.abort(new ReceiverError('claim-lost', why));
+  }
+
+  abort(reason: ReceiverError): void {
+    if (this.aborted) return;
+    this.aborted = reason;
+    this.#controller?.abort(reason);
+  }
+
+  limit(ms: number): void {
+    this.#limitMs = ms;
+    this.limitedUntil = this.#keeper.clock.now() + ms;
+    this.#keeper.wakeBy(this.limitedUntil);
+  }
+
+  timeIsUp(): void {
+    this.limitedUntil = Number.POSITIVE_INFINITY;
+    this.abort(new ReceiverError('handler-timeout', `The handler has been running for ${this.#limitMs} ms`));
+  }
+
+  end(): void {
+    this.#keeper.forget(this);
+  }
 }

@@ -196,7 +196,7 @@ function start(
       unanswered += deliveries.length;
       return track(process(deliveries, source as Source).finally(() => (unanswered -= deliveries.length)));
     },
-    ready: (signal) => storeGate.open(signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal),
+    ready: (signal) => storeGate.open(stopping.signal, ...(signal ? [signal] : [])),
     requireRetention(horizonMs, where) {
       if (retentionMs >= horizonMs) return;
       throw new ReceiverError(

@@ -160,7 +160,7 @@ export const coreBugs: readonly Bug[] = [
     patches: [
       {
         file: 'src/lease.ts',
-        from: 'if (kept.size > 0) return;\n      timer?.cancel();',
+        from: 'if (kept.size > 0) return;\n    timer?.cancel();',
         to: 'if (kept.size > 0) return;',
       },
     ],
