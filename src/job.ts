@@ -28,6 +28,8 @@ export interface Job {
   lease: Lease | undefined;
   /** Its last owner's lease had ended, as the first claim told; the claim that follows a give-back doesn't. */
   orphaned: boolean;
+  /** What its verdict is if its unit of work commits. */
+  foreseen: Verdict | undefined;
   verdict: Verdict | undefined;
 }
 
@@ -70,6 +72,7 @@ export function jobsOf(
       answer: undefined,
       lease: undefined,
       orphaned: false,
+      foreseen: undefined,
       verdict: undefined,
     };
     if (!preset && !job.follows) leaders.set(id, job);

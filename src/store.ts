@@ -100,13 +100,18 @@ export type Settled = 'ok' | 'fenced';
  * A store that can put a record and the handler's effects into one transaction. Its contract beside that of the records:
  *
  * 20. What happens inside `unit` commits as one or not at all. It has committed when `unit` resolves, and has not when it rejects
- *     with anything but an error of code `commit-in-doubt`.
+ *     with anything but an error of code `commit-in-doubt`, or `claim-lost`: its outcome is then the new owner's to know.
  * 21. An outcome of a commit that the driver left in doubt is settled inside, by reading back.
  * 22. Units never see each other's uncommitted writes. Of two units that record a key at once, one is answered `claimed`.
  */
 export interface TransactionalStore<Tx> {
   /** How many units a receiver may have open at the same time, of one partition where there are any. Default: 1. */
   readonly unitsAtOnce?: number | undefined;
+  /**
+   * True if a unit commits only after, and only if, those of its partition that were begun before it have. Its handlers may then run while those
+   * commit, and `record` answers for what they are about to commit.
+   */
+  readonly chained?: boolean | undefined;
   /** True if a transaction belongs to one partition of the broker. `unit` is then called with its name. */
   readonly perPartition?: boolean | undefined;
   /**

@@ -32,6 +32,8 @@ import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
 export function transactionalWay(core: Core, owner: object, units: TransactionalStore<unknown>): Way {
   const { settings } = core;
   const inUnits = new Map<string | undefined, (jobs: readonly Job[]) => Promise<Verdict[]>>();
+  /** Called when the verdicts are known that the job's group gets if its unit commits. */
+  const whenForeseen = new WeakMap<Job, () => void>();
 
   /** Jobs of calls that come at the same time share a unit, unless it belongs to a partition. */
   function inUnit(jobs: readonly Job[]): Promise<Verdict[]> {
@@ -53,17 +55,36 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     await Promise.all([runTogether(together.flat()), ...alone.map(runOneByOne)]);
   }
 
+  /** Chained units overlap: the next one's handlers run while this one commits. */
   async function runTogether(jobs: readonly Job[]): Promise<void> {
-    const blockers = new Map<string, Job>();
-    for (let at = 0; at < jobs.length; at += settings.groupSize) await runGroup(jobs.slice(at, at + settings.groupSize), blockers);
+    const order: Order = { blockers: new Map(), toBeBlocked: new Set() };
+    let delivered: Promise<void> = Promise.resolve();
+    for (let at = 0; at < jobs.length; at += settings.groupSize) {
+      const foreseen = Promise.withResolvers<void>();
+      delivered = runGroup(jobs.slice(at, at + settings.groupSize), order, delivered, foreseen.resolve);
+      await (units.chained ? Promise.race([foreseen.promise, delivered]) : delivered);
+    }
+    await delivered;
   }
 
-  async function runGroup(jobs: readonly Job[], blockers: Map<string, Job>): Promise<void> {
-    const [blocked, free] = split(jobs, ({ lane }) => blockers.has(lane));
+  async function runGroup(jobs: readonly Job[], order: Order, earlier: Promise<void>, foreseen: () => void): Promise<void> {
+    const { blockers, toBeBlocked } = order;
+    const [blocked, free] = split(jobs, ({ lane }) => blockers.has(lane) || toBeBlocked.has(lane));
+    if (units.chained && free[0]) {
+      whenForeseen.set(free[0], () => {
+        for (const { lane, foreseen: verdict } of free) if (verdict!.action === 'retry') toBeBlocked.add(lane);
+        foreseen();
+      });
+    }
     const verdicts = await inUnit(free);
+    await earlier;
+    const own = new Set(free);
     for (const [i, job] of free.entries()) {
-      deliver(job, verdicts[i]!);
-      if (verdicts[i]!.action === 'retry' && !blockers.has(job.lane)) blockers.set(job.lane, job);
+      const blocker = blockers.get(job.lane);
+      // A unit of an earlier group did not commit, and so nor did this one's.
+      const verdict = blocker && !own.has(blocker) ? behind(core, job, blocker) : verdicts[i]!;
+      deliver(job, verdict);
+      if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
     }
     for (const job of blocked) deliver(job, behind(core, job, blockers.get(job.lane)!));
   }
@@ -109,10 +130,16 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. */
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
     const work = new UnitOfWork(core, owner);
+    const run = async (unit: Unit<unknown> | undefined): Promise<Verdict[]> => {
+      const verdicts = await work.run(unit, jobs);
+      for (const [i, job] of jobs.entries()) job.foreseen = verdicts[i]!;
+      for (const job of jobs) whenForeseen.get(job)?.();
+      return verdicts;
+    };
     try {
       const verdicts = await (jobs.some((job) => isAsking(job) || job.source.committing)
-        ? core.gate.watch(() => units.unit((unit) => work.run(unit, jobs), partitionOf(jobs)))
-        : work.run(undefined, jobs));
+        ? core.gate.watch(() => units.unit(run, partitionOf(jobs)))
+        : run(undefined));
       work.committed();
       return verdicts;
     } catch (error) {
@@ -197,7 +224,7 @@ class UnitOfWork {
   ): Promise<Verdict> {
     const core = this.#core;
     if (job.preset) return job.preset;
-    if (job.follows) return follow(core, job, given.get(job.follows) ?? job.follows.verdict!);
+    if (job.follows) return follow(core, job, given.get(job.follows) ?? job.follows.verdict ?? job.follows.foreseen!);
     if (answer!.state === 'claimed') return this.#handle(unit!, job, answer as Claimed);
     if (answer!.state === 'busy') return busy(core, job, answer!.remainingMs);
     // A copy in another lane of this very unit: not known to be done before the unit has committed.
@@ -249,6 +276,14 @@ class UnitOfWork {
   #end(job: Job, ending: Ending): void {
     this.#ends.push(endOf(this.#core, job, ending));
   }
+}
+
+/** What stops the lanes of a call. */
+interface Order {
+  /** The job in each lane that has to be tried again. */
+  readonly blockers: Map<string, Job>;
+  /** Lanes that will have one as soon as the unit that is under way has ended, whether it commits or not. */
+  readonly toBeBlocked: Set<string>;
 }
 
 function split<T>(items: readonly T[], first: (item: T) => boolean): [T[], T[]] {

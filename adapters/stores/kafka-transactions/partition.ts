@@ -1,0 +1,290 @@
+import { sleep, type World } from '../../../src/clock.ts';
+import { describeError, ReceiverError } from '../../../src/errors.ts';
+import type { TransactionalStore } from '../../../src/store.ts';
+import { isFenced, isPassing, type KafkaTransaction, type TopicPartition } from './client.ts';
+import { memory } from './memory.ts';
+import { chunksOf, type KafkaTx, type OutgoingLimits } from './outgoing.ts';
+import { nextLimit } from './probation.ts';
+import type { Producers } from './producers.ts';
+import type { LogReader } from './reader.ts';
+import { decodeRecord, encodeRecord, type Kind, type LogRecord } from './record.ts';
+import { type Serial, serial } from './serial.ts';
+import type { Topics } from './topics.ts';
+import { type Changes, openUnit } from './unit.ts';
+import { within } from './within.ts';
+
+/** One partition of the input topic, as long as this process remembers it. */
+export interface OwnedPartition {
+  assign(): Promise<{ readonly offset: string | undefined }>;
+  revoke(): Promise<void>;
+  readonly unit: TransactionalStore<KafkaTx>['unit'];
+  /** When it was given back, on the monotonic clock; undefined while it is owned. */
+  readonly revokedAt: number | undefined;
+  readonly ids: { readonly size: number; readonly bytes: number };
+}
+
+export interface PartitionOptions {
+  readonly of: TopicPartition;
+  readonly groupId: string;
+  readonly retentionMs: number;
+  readonly flushTimeoutMs: number;
+  readonly takeOverTimeoutMs: number;
+  readonly maxRequestBytes: number;
+  readonly compression: number | undefined;
+  readonly limits: OutgoingLimits;
+  readonly producers: Producers;
+  readonly reader: LogReader;
+  readonly topics: Topics;
+  /** Messages that are taken alone, in whatever partition, are taken one after another. */
+  readonly alone: Serial;
+  readonly world: World;
+}
+
+/** From one `assign` to the next, or until the partition is lost. */
+interface Term {
+  /** Why nothing of it may commit any more. */
+  lost: ReceiverError | undefined;
+  /** Counts the units that did not commit: what began before one of them is built on it. */
+  failures: number;
+  /** What units are about to commit, the oldest first. */
+  readonly pending: Set<Changes>;
+}
+
+const none = new Int32Array(0);
+
+export function ownedPartition(options: PartitionOptions): OwnedPartition {
+  const { of, producers, world, topics } = options;
+  const { clock, random } = world;
+  const name = `${of.topic}/${of.partition}`;
+  const known = memory({ retentionMs: options.retentionMs });
+  const working = serial();
+  const committing = serial();
+  /** Up to here the log is in memory. */
+  let position: string | undefined;
+  let term: Term = { lost: notAssigned(), failures: 0, pending: new Set() };
+  let revokedAt: number | undefined;
+
+  function notAssigned(): ReceiverError {
+    return new ReceiverError('claim-lost', `Expected partition ${name} to be assigned to this process`);
+  }
+
+  /** The end of a term: only a new `assign`, which is the proof that the partition is ours, makes new producers. */
+  function lose(at: Term, why: string, cause: unknown): ReceiverError {
+    at.lost = new ReceiverError('claim-lost', `Partition ${name} is lost: ${why}`, { cause });
+    return at.lost;
+  }
+
+  const newId = (): Buffer => Buffer.from(random.token().replaceAll('-', '').padEnd(32, '0').slice(0, 32), 'hex');
+
+  function recordOf(kind: Kind, rest: Partial<LogRecord> = {}): LogRecord {
+    return { kind, id: newId(), limit: 0, entries: none, notes: [], ...rest };
+  }
+
+  /** One transaction, up to its commit. Answers where the next record of the log will be, at the earliest. */
+  async function write(record: LogRecord, changes?: Changes): Promise<string | undefined> {
+    const log = {
+      topic: options.limits.dedupLog,
+      message: { key: `${options.groupId}/${of.topic}`, value: encodeRecord(record), partition: of.partition },
+    };
+    return within(clock, options.flushTimeoutMs, 'a transaction to be sent', async (isLate) => {
+      const step = <T>(run: () => Promise<T>): Promise<T> => {
+        if (isLate()) throw new ReceiverError('store', 'The transaction was given up');
+        return run();
+      };
+      const tx = await step(() => producers.begin());
+      const chunks = chunksOf(changes?.outgoing ?? [], options.maxRequestBytes);
+      for (const chunk of chunks.slice(0, -1)) await step(() => sendAll(tx, chunk));
+      const sent = await step(() => sendAll(tx, [...(chunks.at(-1) ?? []), log]));
+      if (changes?.offset !== undefined) await step(() => sendOffset(tx, changes.offset!, isLate));
+      await step(() => tx.commit());
+      const at = sent.find(({ topicName, partition }) => topicName === log.topic && partition === of.partition)?.baseOffset;
+      return at === undefined ? undefined : String(BigInt(at) + 1n);
+    });
+  }
+
+  function sendAll(tx: KafkaTransaction, list: readonly { readonly topic: string; readonly message: unknown }[]) {
+    const byTopic = Map.groupBy(list, ({ topic }) => topic);
+    const topicMessages = [...byTopic].map(([topic, each]) => ({ topic, messages: each.map(({ message }) => message) }));
+    return tx.sendBatch({ acks: -1, topicMessages, ...(options.compression === undefined ? {} : { compression: options.compression }) });
+  }
+
+  async function sendOffset(tx: KafkaTransaction, offset: string, isLate: () => boolean): Promise<void> {
+    const offsets = { consumerGroupId: options.groupId, topics: [{ topic: of.topic, partitions: [{ partition: of.partition, offset }] }] };
+    for (let waitMs = 10; ; waitMs = Math.min(waitMs * 2, 500)) {
+      try {
+        return await tx.sendOffsets(offsets);
+      } catch (error) {
+        if (!isPassing(error) || isLate()) throw error;
+        await sleep(clock, waitMs);
+      }
+    }
+  }
+
+  /** Reads what is in the log from `position` to a record of this very take-over. Answers whether the record `wanted` was there. */
+  async function catchUp(until: Buffer, wanted: Buffer | undefined): Promise<boolean> {
+    const low = await topics.low(of.partition);
+    const from =
+      position !== undefined && BigInt(position) >= BigInt(low)
+        ? position
+        : await topics.start(of.partition, clock.wall() - options.retentionMs);
+    let found = false;
+    await options.reader.read(of.partition, from, ({ key, value, timestamp, offset }) => {
+      const where = `offset ${offset} of ${options.limits.dedupLog}/${of.partition}`;
+      if (key?.toString() !== `${options.groupId}/${of.topic}`)
+        throw new ReceiverError(
+          'broker',
+          `Expected ${where} to be of group and topic ${options.groupId}/${of.topic}, got ${key}: each needs a dedup log of its own`,
+        );
+      const record = decodeRecord(value, where);
+      known.apply(record, Number(timestamp));
+      position = String(BigInt(offset) + 1n);
+      if (wanted && record.id.equals(wanted)) found = true;
+      return record.id.equals(until);
+    });
+    return found;
+  }
+
+  /**
+   * Fence, then read. New producers with the same ids: what an older one had begun is ended by the broker, and nothing else of it can commit. The
+   * log is then read up to a record that was written after the fence, so all that did commit is known.
+   */
+  async function takeOver(kind: 'assigned' | 'mark', wanted?: Buffer): Promise<boolean> {
+    const giveUpAt = clock.now() + options.takeOverTimeoutMs;
+    for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
+      try {
+        await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
+        const mark = recordOf(kind);
+        await write(mark);
+        return await catchUp(mark.id, wanted);
+      } catch (error) {
+        if (isFenced(error) || (error instanceof ReceiverError && error.code === 'broker') || clock.now() + waitMs >= giveUpAt) throw error;
+        await sleep(clock, waitMs);
+      }
+    }
+  }
+
+  /** Brings the changes of a unit into the log. Resolves only if they have committed. */
+  async function flush(at: Term, record: LogRecord, changes?: Changes): Promise<void> {
+    if (at.lost) throw at.lost;
+    try {
+      position = (await write(record, changes)) ?? position;
+    } catch (cause) {
+      if (isFenced(cause)) throw lose(at, 'its producers are fenced, or their transaction took too long', cause);
+      if (!(await settled(at, record.id, cause)))
+        throw new ReceiverError('store', `The transaction did not commit: ${describeError(cause)}`, { cause });
+    }
+    known.apply(record, clock.wall());
+  }
+
+  /** Whether a unit has committed that was left in doubt. */
+  async function settled(at: Term, id: Buffer, cause: unknown): Promise<boolean> {
+    try {
+      return await takeOver('mark', id);
+    } catch (error) {
+      const lost = lose(at, `its last transaction is in doubt, and could not be settled: ${describeError(error)}`, cause);
+      throw isFenced(error) ? lost : new ReceiverError('commit-in-doubt', lost.message, { cause });
+    }
+  }
+
+  async function commit(at: Term, failures: number, limit: number, changes: Changes): Promise<void> {
+    try {
+      if (at.failures !== failures) throw new ReceiverError('store', 'The unit before this one did not commit');
+      const { entries, notes, outgoing, offset } = changes;
+      if (entries.length + notes.length + outgoing.length === 0 && offset === undefined) {
+        if (at.lost) throw at.lost;
+        return;
+      }
+      const hasEnded = entries.length > 0 || notes.some(({ parked }) => parked);
+      await flush(at, recordOf('unit', { limit: nextLimit(limit, hasEnded), entries, notes }), changes);
+    } catch (error) {
+      at.failures++;
+      throw error;
+    } finally {
+      at.pending.delete(changes);
+    }
+  }
+
+  const unit: OwnedPartition['unit'] = async (work) => {
+    const { done, result } = await working.run(async () => {
+      const at = term;
+      const { limit } = known;
+      // On probation nothing overlaps, so that it is known what a process died of.
+      if (limit !== Number.POSITIVE_INFINITY) await committing.idle();
+      if (limit === 1) return { ...(await options.alone.run(() => run(at, limit, work, true))) };
+      return run(at, limit, work, false);
+    });
+    await done;
+    return result;
+  };
+
+  /** `done` tells of the commit. The next unit's handlers may run meanwhile. */
+  async function run<R>(
+    at: Term,
+    limit: number,
+    work: Parameters<typeof unit<R>>[0],
+    wait: boolean,
+  ): Promise<{ done: Promise<void>; result: R }> {
+    if (at.lost) throw at.lost;
+    const { failures } = at;
+    const { unit, close } = openUnit({
+      limit,
+      limits: options.limits,
+      retentionMs: options.retentionMs,
+      fence: Number(position ?? 0) + 1,
+      find(key, entries, entry) {
+        for (const changes of [...at.pending].reverse()) {
+          const pending = changes.find(key);
+          if (pending) return pending;
+        }
+        return known.find(key, entries, entry, clock.wall());
+      },
+      count: (note) => committing.run(() => flush(at, recordOf('unit', { limit: 1, notes: [note] }))),
+    });
+    const result = await work(unit);
+    const changes = close();
+    at.pending.add(changes);
+    const done = committing.run(() => commit(at, failures, limit, changes));
+    done.catch(() => {});
+    if (wait) await done;
+    return { done, result };
+  }
+
+  return {
+    unit,
+    get revokedAt() {
+      return revokedAt;
+    },
+    ids: known.ids,
+
+    async assign() {
+      term.lost ??= lose(term, 'it was assigned anew', undefined);
+      revokedAt = undefined;
+      return committing.run(async () => {
+        const at: Term = { lost: undefined, failures: 0, pending: new Set() };
+        try {
+          await topics.check(of.topic);
+          await takeOver('assigned');
+          const offset = await topics.committed(of);
+          term = at;
+          return { offset };
+        } catch (error) {
+          if (isFenced(error)) throw lose(at, 'somebody else took it over at the same time', error);
+          throw error instanceof ReceiverError
+            ? error
+            : new ReceiverError('store', `Partition ${name} could not be taken over: ${describeError(error)}`, { cause: error });
+        }
+      });
+    },
+
+    async revoke() {
+      const wasOwned = term.lost === undefined;
+      term.lost ??= notAssigned();
+      revokedAt = clock.now();
+      await committing.run(async () => {
+        // So that the next owner knows that nothing has died here. If it has taken over already, it is not told.
+        if (wasOwned) await write(recordOf('returned')).catch(() => {});
+        await producers.disconnect();
+      });
+    },
+  };
+}
