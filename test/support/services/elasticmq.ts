@@ -38,10 +38,10 @@ export const elasticmq: Service<{ readonly endpoint: string }> = {
     const file = join(folder, 'elasticmq.conf');
     await writeFile(file, configuration(port).replace('0.0.0.0', '127.0.0.1'));
     const memory = ['-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1'];
-    const { stop } = await startProgram('java', [...memory, `-Dconfig.file=${file}`, '-cp', `${jars}/*`, 'org.elasticmq.server.Main'], {
+    const program = await startProgram('java', [...memory, `-Dconfig.file=${file}`, '-cp', `${jars}/*`, 'org.elasticmq.server.Main'], {
       folder,
       port,
     });
-    return { address: { endpoint: `http://127.0.0.1:${port}` }, stop };
+    return { address: { endpoint: `http://127.0.0.1:${port}` }, ...program };
   },
 };

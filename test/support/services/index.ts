@@ -1,8 +1,12 @@
 import { elasticmq } from './elasticmq.ts';
-import { type Service, start } from './start.ts';
+import { kafka } from './kafka.ts';
+import { postgres } from './postgres.ts';
+import { redis } from './redis.ts';
+import { redisCluster } from './redis-cluster.ts';
+import { type RunningHere, type Service, start } from './start.ts';
 
 /** The services that tests may ask for: one file each beside this one. */
-const services = { elasticmq } as const satisfies Record<string, Service<unknown>>;
+const services = { elasticmq, kafka, postgres, redis, 'redis-cluster': redisCluster } as const satisfies Record<string, Service<unknown>>;
 
 export type ServiceName = keyof typeof services;
 type AddressOf<Name extends ServiceName> = (typeof services)[Name] extends Service<infer Address> ? Address : never;
@@ -22,11 +26,27 @@ export async function service<Name extends ServiceName>(name: Name): Promise<Add
   return answer.address;
 }
 
+/**
+ * A service of one test's own, on this machine, to kill, pause and restart. `settings` are the program's own. Stop it in the end.
+ * @throws Error that says what to install, if it can't be had
+ */
+export async function ownService<Name extends ServiceName>(
+  name: Name,
+  settings?: readonly string[],
+): Promise<RunningHere<AddressOf<Name>>> {
+  const { title, install, here } = services[name] as unknown as Service<AddressOf<Name>>;
+  try {
+    return await here(settings);
+  } catch (error) {
+    throw new Error(`This test needs a ${title} of its own, as a program of this machine: ${install}`, { cause: error });
+  }
+}
+
 export function startHere(name: ServiceName): Promise<{ address: unknown; stop(): Promise<void> }> {
   let running = started.get(name);
   if (!running) {
     if (!Object.hasOwn(services, name)) throw new Error(`Expected one of ${Object.keys(services).join(', ')}, got ${name}`);
-    running = start(name, services[name]);
+    running = start<unknown>(name, services[name]);
     started.set(name, running);
   }
   return running;

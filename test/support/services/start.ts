@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import type { Program } from './program.ts';
 
 /** A service that tests may need, and the ways to get it. */
 export interface Service<Address> {
@@ -11,8 +12,8 @@ export interface Service<Address> {
   fromVariable(value: string): Address;
   /** Starts it in Docker. Called only if a daemon answers. */
   inDocker(): Promise<Running<Address>>;
-  /** Starts a program of this machine, or one that a package registry brings. */
-  here(): Promise<Running<Address>>;
+  /** Starts a program of this machine, or one that a package registry brings. `settings` are the program's own, for tests that need others. */
+  here(settings?: readonly string[]): Promise<RunningHere<Address>>;
   /** What to install so that `here` works. */
   readonly install: string;
 }
@@ -21,6 +22,9 @@ export interface Running<Address> {
   readonly address: Address;
   stop(): Promise<void>;
 }
+
+/** One that faults can be made with. */
+export type RunningHere<Address> = Running<Address> & Program;
 
 /** The one order in which every service is looked for: environment, Docker, this machine. A failure tells what was tried and what to do. */
 export async function start<Address>(name: string, service: Service<Address>): Promise<Running<Address>> {
