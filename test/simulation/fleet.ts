@@ -83,7 +83,8 @@ class Member {
     const { kernel, chance, scenario, store, broker, ledger, watch, hooks, code } = this.#fleet.parts;
     const name = `${this.name}.${++this.#incarnation}`;
     const stream = chance.stream(name);
-    const worker = new Worker(kernel, name, stream, Math.round((stream.next() * 2 - 1) * scenario.skewMs));
+    const skewMs = Math.round((stream.next() * 2 - 1) * scenario.skewMs);
+    const worker = new Worker(kernel, name, stream, skewMs, 1 + (stream.next() * 2 - 1) * scenario.drift);
     this.worker = worker;
     this.#fleet.workers.push(worker);
     watch.tell(name, () => 'starts');

@@ -34,6 +34,8 @@ export interface Sent {
   readonly payload: string;
   readonly group: string;
   readonly copyOf: string | undefined;
+  /** How long it stays out of sight in the broker before anybody gets it: a delay, or a consumer that sleeps. */
+  readonly hiddenMs: number;
 }
 
 /** What can go wrong with a worker by itself, and with a handler. */
@@ -68,6 +70,8 @@ export interface Scenario {
   /** Much shorter than in life in some runs, so that records are forgotten while copies still come. */
   readonly retentionMs: number;
   readonly skewMs: number;
+  /** How far the clocks of workers may run fast or slow, as a share. */
+  readonly drift: number;
   readonly odds: {
     readonly store: Odds<CallFault>;
     readonly broker: Odds<CallFault>;
@@ -122,6 +126,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     retentionMs: forgetful ? 60_000 : 1_209_600_000,
     // The age of a message is told by the wall clock, which is never wrong by as much as a store remembers.
     skewMs: forgetful ? 0 : plan.pick([0, 600_000]),
+    drift: plan.pick([0, 0, 0.1]),
     odds: {
       store: ladder(0.25, 0.15),
       broker: ladder(0.2, 0.1),
@@ -146,12 +151,23 @@ function messagesOf(seed: number, plan: Stream, chance: Chance, forgetful: boole
     // Other keys in each run, so that each has its chance to collide with another.
     const key = `k${i}/${seed}`;
     const group = `g${plan.int(1, groups)}`;
-    const first: Sent = { name: `m${i}`, key, kind, payload: 'a', group, atMs: Math.floor(plan.next() * 8_000), copyOf: undefined };
+    const first: Sent = {
+      name: `m${i}`,
+      key,
+      kind,
+      payload: 'a',
+      group,
+      atMs: Math.floor(plan.next() * 8_000),
+      copyOf: undefined,
+      hiddenMs: 0,
+    };
     messages.push(first);
     // Producers send again: soon, and long after any window of the broker.
     for (let copy = 0; plan.happens(copy === 0 ? 0.35 : 0.3) && copy < 3; copy++) {
       const atMs = first.atMs + Math.floor(plan.next() * plan.pick(forgetful ? [3_000, 60_000, 200_000] : [10, 3_000, 30_000]));
-      messages.push({ ...first, name: `${first.name}+${copy + 1}`, atMs, copyOf: first.name });
+      // Sent when the first one was remembered, and handed out when it may be forgotten.
+      const hiddenMs = forgetful && plan.happens(0.3) ? plan.int(20_000, 120_000) : 0;
+      messages.push({ ...first, name: `${first.name}+${copy + 1}`, atMs, copyOf: first.name, hiddenMs });
     }
     if (odd && plan.happens(0.08)) {
       messages.push({

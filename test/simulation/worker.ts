@@ -32,14 +32,15 @@ export class Worker implements World {
   /** Called when it crashes: its connections break. */
   readonly onCrash = new Set<() => void>();
 
-  constructor(kernel: Kernel, name: string, stream: Stream, skewMs: number) {
+  /** `rate`: how fast its monotonic clock runs. The wall clock is set by others, and only wrong by `skewMs`. */
+  constructor(kernel: Kernel, name: string, stream: Stream, skewMs: number, rate: number) {
     this.kernel = kernel;
     this.name = name;
     this.startedAt = kernel.now;
     const origin = stream.int(0, 1_000_000_000);
     let tokens = 0;
     this.clock = {
-      now: () => kernel.now + origin,
+      now: () => kernel.now * rate + origin,
       wall: () => epoch + kernel.now + skewMs,
       after: (delayMs, task) => {
         this.timers++;
@@ -48,7 +49,7 @@ export class Worker implements World {
           if (waiting) this.timers--;
           waiting = false;
         };
-        const cancel = this.deliver(kernel.now + Math.max(0, delayMs), () => {
+        const cancel = this.deliver(kernel.now + Math.max(0, delayMs) / rate, () => {
           if (!waiting) return;
           done();
           task();

@@ -59,6 +59,7 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
         firsts: 0,
       };
       messages.push(message);
+      if (sent.hiddenMs > 0) queue.at(-1)!.visibleAt = kernel.now + sent.hiddenMs;
       byId.set(messageId, message);
       watch.tell(
         'producer',

@@ -107,6 +107,18 @@ export const coreBugs: readonly Bug[] = [
     patches: [{ file: 'src/lease.ts', from: 'if (claimed.length > 0)', to: 'if (claimed.length > 9e9)' }],
   },
   {
+    name: 'renews its claims at the last moment',
+    wild: 'leader elections whose renewal deadline is near the lease: clocks that run at another rate (W21)',
+    look: leased,
+    patches: [{ file: 'src/lease.ts', from: 'const beatMs = leaseMs / 3;', to: 'const beatMs = leaseMs * 0.96;' }],
+  },
+  {
+    name: 'handles what is older than it remembers',
+    wild: 'replays and redrives after the retention: no inbox asks for the age (W23)',
+    look: [...leased, ...transactional],
+    patches: [{ file: 'src/core.ts', from: 'if (ageMs <= settings.retentionMs) return undefined;', to: 'return undefined;' }],
+  },
+  {
     name: 'gives milliseconds to a store that counts in seconds',
     wild: 'Powertools Java #1281, Python #4759: seconds and milliseconds mixed up',
     look: leased,

@@ -17,6 +17,12 @@ export const sqsBugs: readonly Bug[] = [
     ],
   },
   {
+    name: 'takes the time of receiving for the time of sending',
+    wild: 'consumers that stamp messages as they come, so that none is ever old (W23)',
+    look: leased,
+    patches: [{ file: `${folder}/delivery.ts`, from: "sentAtMs: wholeNumber(system['SentTimestamp']),", to: 'sentAtMs: undefined,' }],
+  },
+  {
     name: 'deletes what has to be tried again',
     wild: 'sqs-consumer alwaysAcknowledge, strictReturn (S 2.1)',
     look: leased,
