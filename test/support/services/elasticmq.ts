@@ -19,6 +19,7 @@ export const elasticmq: Service<{ readonly endpoint: string }> = {
   title: `ElasticMQ ${version}`,
   variable: 'TEST_ELASTICMQ_URL',
   fromVariable: (endpoint) => ({ endpoint }),
+  toVariable: ({ endpoint }) => endpoint,
   install: 'install Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)',
   async inDocker() {
     const { GenericContainer } = await import('testcontainers');

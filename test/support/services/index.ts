@@ -1,3 +1,4 @@
+import { dynamodb } from './dynamodb.ts';
 import { elasticmq } from './elasticmq.ts';
 import { kafka } from './kafka.ts';
 import { postgres } from './postgres.ts';
@@ -6,7 +7,12 @@ import { redisCluster } from './redis-cluster.ts';
 import { type RunningHere, type Service, start } from './start.ts';
 
 /** The services that tests may ask for: one file each beside this one. */
-const services = { elasticmq, kafka, postgres, redis, 'redis-cluster': redisCluster } as const satisfies Record<string, Service<unknown>>;
+const services = { dynamodb, elasticmq, kafka, postgres, redis, 'redis-cluster': redisCluster } as const satisfies Record<
+  string,
+  Service<unknown>
+>;
+
+export const serviceNames = Object.keys(services) as ServiceName[];
 
 export type ServiceName = keyof typeof services;
 type AddressOf<Name extends ServiceName> = (typeof services)[Name] extends Service<infer Address> ? Address : never;
@@ -50,6 +56,12 @@ export function startHere(name: ServiceName): Promise<{ address: unknown; stop()
     started.set(name, running);
   }
   return running;
+}
+
+/** What to put into the environment, so that tests use this service. */
+export function variableOf<Name extends ServiceName>(name: Name, address: AddressOf<Name>): [name: string, value: string] {
+  const { variable, toVariable } = services[name] as unknown as Service<AddressOf<Name>>;
+  return [variable, toVariable(address)];
 }
 
 /** Stops what this process has started. */

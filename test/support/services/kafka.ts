@@ -49,6 +49,7 @@ export const kafka: Service<KafkaAddress> = {
   title: `Apache Kafka ${version}`,
   variable: 'TEST_KAFKA_BROKERS',
   fromVariable: (list) => ({ brokers: list.split(',').map((each) => each.trim()) }),
+  toVariable: ({ brokers }) => brokers.join(','),
   install: 'install Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)',
   async inDocker() {
     const { GenericContainer, Wait } = await import('testcontainers');

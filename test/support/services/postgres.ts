@@ -31,6 +31,7 @@ export const postgres: Service<PostgresAddress> = {
     const { hostname, port, username, password, pathname } = new URL(url);
     return { ...addressOf(hostname, Number(port || 5432), username, password, pathname.slice(1)), url };
   },
+  toVariable: ({ url }) => url,
   install: "run npm ci, which brings it, or install your system's own (Debian: apt-get install postgresql)",
   async inDocker() {
     const { GenericContainer, Wait } = await import('testcontainers');

@@ -37,6 +37,25 @@ export interface Program {
   stop(): Promise<void>;
 }
 
+const programs = new Set<() => void>();
+
+/** Nothing that was started outlives this process, unless that is killed by SIGKILL. */
+function killAtExit(kill: () => void): void {
+  if (programs.size === 0) {
+    process.once('exit', () => {
+      for (const each of programs) each();
+    });
+    // A signal that nobody handles ends the process without `exit`.
+    for (const [signal, code] of [
+      ['SIGINT', 130],
+      ['SIGTERM', 143],
+    ] as const) {
+      if (process.listenerCount(signal) === 0) process.once(signal, () => process.exit(code));
+    }
+  }
+  programs.add(kill);
+}
+
 /** Starts a program, and waits until its port is open. Its output goes to `log` in `folder`, which `stop` removes. */
 export async function startProgram(
   command: string,
@@ -92,11 +111,11 @@ export async function startProgram(
     rmSync(folder, { recursive: true, force: true });
   };
   const stop = async () => {
-    process.off('exit', killNow);
+    programs.delete(killNow);
     await end(quit);
     await rm(folder, { recursive: true, force: true });
   };
-  process.once('exit', killNow);
+  killAtExit(killNow);
   try {
     await launch();
   } catch (error) {

@@ -20,6 +20,7 @@ export const redisCluster: Service<ClusterAddress> = {
       return { host: host!, port: Number(port) };
     }),
   }),
+  toVariable: ({ nodes }) => nodes.map(({ host, port }) => `${host}:${port}`).join(','),
   install: 'install Redis (Debian: apt-get install redis-server; done by itself when root)',
   inDocker: () => Promise.reject(new Error('the nodes of a cluster tell clients addresses that exist only inside of Docker')),
   async here(settings = []) {

@@ -22,6 +22,7 @@ export const redis: Service<RedisAddress> = {
     const { hostname, port } = new URL(url);
     return { host: hostname, port: Number(port || 6379), url };
   },
+  toVariable: ({ url }) => url,
   install: 'install it (Debian: apt-get install redis-server; done by itself when root)',
   async inDocker() {
     const { GenericContainer } = await import('testcontainers');

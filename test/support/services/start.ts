@@ -10,6 +10,8 @@ export interface Service<Address> {
   readonly variable: string;
   /** The address as tests get it, of the variable's value. */
   fromVariable(value: string): Address;
+  /** The variable's value for an address: the other way round. */
+  toVariable(address: Address): string;
   /** Starts it in Docker. Called only if a daemon answers. */
   inDocker(): Promise<Running<Address>>;
   /** Starts a program of this machine, or one that a package registry brings. `settings` are the program's own, for tests that need others. */
