@@ -1,6 +1,6 @@
 /**
  * The completed ids of a partition, in memory: 128 bits of the key and 32 of the fingerprint, 20 bytes each, in open-addressed tables that are
- * filled to 80 %. A table holds the ids of a span of time, and is dropped as a whole when all of them have expired.
+ * filled to 70 %. A table holds the ids of a span of time, and is dropped as a whole when all of them have expired.
  *
  * So two ids are taken for one with a chance of one in 2^128 a pair, and another payload of a known id is missed once in 2^32.
  */
@@ -19,8 +19,8 @@ export interface IdIndex {
 export const entryWords = 5;
 
 const firstSlots = 1_024;
-const maxSlots = 1 << 20;
-const fullAt = 0.8;
+const maxSlots = 1 << 21;
+const fullAt = 0.7;
 
 interface Table {
   slots: number;

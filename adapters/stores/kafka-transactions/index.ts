@@ -45,7 +45,6 @@ export interface KafkaTransactionsOptions {
 
 /** A store whose transactions are Kafka's. Give it to `createReceiver`, and to `kafka(receiver, { transactions })`. */
 export interface KafkaTransactions extends TransactionalStore<KafkaTx> {
-  readonly unitsAtOnce: number;
   readonly perPartition: true;
   /**
    * Takes a partition over: fences whoever had it, reads the dedup log up to a record that was written after the fence, and answers the committed
@@ -154,6 +153,7 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
 
   return {
     unitsAtOnce: 2,
+    chained: true,
     perPartition: true,
 
     async unit(work, name) {

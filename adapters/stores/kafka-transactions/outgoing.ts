@@ -30,15 +30,15 @@ export interface Outgoing {
   readonly topic: string;
   readonly bytes: number;
   readonly message: {
-    readonly key: Buffer | null;
-    readonly value: Buffer | null;
+    readonly key: string | Buffer | null;
+    readonly value: string | Buffer | null;
     readonly headers: Readonly<Record<string, string | Buffer>>;
     readonly partition?: number;
   };
 }
 
-/** About what Kafka adds to each record, and each header. */
-const overheadBytes = 24;
+/** About what Kafka adds to each record. */
+const overheadBytes = 40;
 
 export interface OutgoingLimits {
   readonly maxMessageBytes: number;
@@ -57,16 +57,15 @@ export function outgoingOf(topic: string, given: Publication, ordinal: number, c
       partition ?? key,
     );
   const message = {
-    key: key === undefined || key === null ? null : bytesOf('key', key),
-    value: value === null ? null : bytesOf('value', value),
+    key: key === undefined || key === null ? null : copyOf('key', key),
+    value: value === null ? null : copyOf('value', value),
     headers: headersOf(headers, name, cause),
     ...(partition === undefined ? {} : { partition }),
   };
-  let bytes = overheadBytes + (message.key?.length ?? 0) + (message.value?.length ?? 0);
-  for (const [header, text] of Object.entries(message.headers)) bytes += header.length + Buffer.byteLength(text) + 4;
-  if (bytes > limits.maxMessageBytes) {
+  let bytes = overheadBytes + sizeOf(message.key) + sizeOf(message.value);
+  for (const header in message.headers) bytes += header.length + sizeOf(message.headers[header]!);
+  if (bytes > limits.maxMessageBytes)
     throw new ReceiverError('invalid-option', `Expected a message of at most ${limits.maxMessageBytes} bytes for ${topic}, got ${bytes}`);
-  }
   return { topic, bytes, message };
 }
 
@@ -77,15 +76,19 @@ function headersOf(headers: NonNullable<Publication['headers']>, name: string, c
     all['causation-id'] = cause.message.id;
   }
   for (const [header, value] of Object.entries(headers)) {
-    if (value !== undefined) all[header] = typeof value === 'string' ? value : bytesOf(`headers.${header}`, value);
+    if (value !== undefined) all[header] = copyOf(`headers.${header}`, value);
   }
   return all;
 }
 
-function bytesOf(what: string, value: unknown): Buffer {
-  if (typeof value === 'string') return Buffer.from(value);
-  if (value instanceof Uint8Array) return Buffer.from(value);
-  return refuseOption(what, 'text or bytes', value);
+/** Text as it is, bytes as a copy of their own. */
+function copyOf(what: string, value: unknown): string | Buffer {
+  if (typeof value === 'string') return value;
+  return value instanceof Uint8Array ? Buffer.from(value) : refuseOption(what, 'text or bytes', value);
+}
+
+function sizeOf(value: string | Buffer | null): number {
+  return value === null ? 0 : Buffer.byteLength(value);
 }
 
 /** In the order given, cut so that one request stays below what a broker takes, even if all of it goes to one partition. */
