@@ -1,9 +1,8 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { DedupStore, Key, RecordView, StoreAdmin } from '../../../src/store.ts';
 import type { Run } from './calls.ts';
-import { type Connection, type Send, storeError } from './client.ts';
-import { expectKey, type Layout, shardOf } from './layout.ts';
-import { bytesOf } from './leased.ts';
+import { type Argument, type Connection, type Send, storeError } from './client.ts';
+import { bucketNamer, expectKey, fieldsOf, type Layout, shardOf } from './layout.ts';
 import type { Script, Scripts } from './scripts.ts';
 
 /** How many keys are looked at in one call. */
@@ -21,21 +20,23 @@ const stateNames: Readonly<Record<string, RecordView['state']>> = {
 export function adminVerbs(connection: Connection, layout: Layout, scripts: Scripts, run: Run): StoreAdmin & Pick<DedupStore, 'purge'> {
   const { shards } = layout;
   const shardNameOf = (key: Key) => shards[shardOf(expectKey(key), shards.length)]!;
+  const bucketOf = layout.compact && bucketNamer(layout.compact);
   /** Where the sweep of each shard's index of parked records goes on. */
   const swept = shards.map(() => 0);
 
   async function one(script: Script, key: Key, doing: string): Promise<boolean> {
-    return (await run(script, shardNameOf(key), [key, bytesOf([{ key }])], doing)) === 1;
+    const shard = shardNameOf(key);
+    return Number(await run(script, shard, withPlaces(shard, [key]), doing)) === 1;
+  }
+
+  function withPlaces(shard: string, keys: readonly Key[]): Argument[] {
+    const text = keys.join('');
+    return bucketOf ? [text, keys.map((key) => bucketOf(key, shard)).join(''), fieldsOf(keys.map((key) => ({ key })))] : [text];
   }
 
   /** The records of some keys of a shard; those that are not there are left out. */
   async function views(shard: string, keys: readonly Key[]): Promise<RecordView[]> {
-    const reply = (await run(
-      scripts.view,
-      shard,
-      [keys.join(''), bytesOf(keys.map((key) => ({ key })))],
-      'records were read',
-    )) as unknown[];
+    const reply = (await run(scripts.view, shard, withPlaces(shard, keys), 'records were read')) as unknown[];
     const found: RecordView[] = [];
     for (let at = 0; at < reply.length; ) {
       const key = keys[Number(reply[at]) - 1]!;
@@ -132,7 +133,7 @@ export function adminVerbs(connection: Connection, layout: Layout, scripts: Scri
           const counts = (await run(scripts.count, shard, [keys.join('')], 'records were counted')) as unknown[];
           (['claimed', 'released', 'completed', 'parked'] as const).forEach((state, i) => (stats[state] += Number(counts[i])));
         }
-        const buckets = layout.compact ? rest.filter((each) => /^[\da-f]+:[\da-f]+$/.test(each)) : [];
+        const buckets = layout.compact ? rest.filter((each) => /^~/.test(each)) : [];
         if (buckets.length > 0) stats.completed += Number(await run(scripts.countCompact, shard, buckets, 'records were counted'));
       };
       try {

@@ -3,7 +3,7 @@ import type { Fingerprint, Key } from '../../../src/store.ts';
 
 /** How completed records without results are remembered in few bytes. See the README. */
 export interface CompactOptions {
-  /** The receiver's `retentionMs`. Records with another retention, or with a result, are kept whole. At least 1,000, at most 99 days. */
+  /** The receiver's `retentionMs`. Records with another retention, or with a result, are kept whole. From 1,000 to 10 years. */
   readonly retentionMs: number;
   /**
    * How many ids are remembered at a time, about. Far fewer cost more bytes each; so do more than three times as many. The answers
@@ -27,17 +27,14 @@ export interface Layout {
 export interface CompactLayout {
   readonly retainMs: number;
   readonly resendMs: number;
-  /** A retention has so many windows of this length; a window's entries go together, one window after their retention at the latest. */
-  readonly windows: number;
-  readonly windowMs: number;
-  /** Buckets of a window, in each shard. */
-  readonly buckets: number;
+  /** A shard has 2 to the power of this many buckets. */
+  readonly bucketBits: number;
+  /** The letters that name a bucket within its shard. */
+  readonly bucketLetters: number;
 }
 
-/** Of each window a claim looks into one bucket, so few of them; the last one's entries outlive their retention by 1/8 of it, on average. */
-const windows = 4;
-/** Small enough to be scanned quickly, and to stay a list when there are three times as many; large enough to share the price of a key. */
-const entriesPerBucket = 40;
+/** At most, if as many ids are remembered as expected. Few enough to be scanned quickly, and that twice as many are still kept as a list. */
+const entriesPerBucket = 64;
 
 const day = 86_400_000;
 
@@ -48,26 +45,20 @@ export function layoutOf(prefix: string, shards: number, compact: CompactOptions
   expectNumber('shards', shards, { atLeast: 1, atMost: 256, integer: true });
   if (Math.log2(shards) % 1 !== 0) refuseOption('shards', 'a power of 2', shards);
   const small = compact && compactLayout(compact, shards);
-  const { windowMs, buckets } = small ?? {};
   return {
     shards: shards === 1 ? [`{${prefix}}:`] : Array.from({ length: shards }, (_, i) => `{${spreadTag(prefix, i, shards)}}:`),
     compact: small,
     layoutKey: `{${prefix}}:layout`,
-    text: `1 shards=${shards}${small ? ` compact=${small.retainMs}/${windowMs}/${buckets}` : ''}`,
+    text: `1 shards=${shards}${small ? ` compact=${small.retainMs}/${small.bucketBits}` : ''}`,
   };
 }
 
 function compactLayout(compact: CompactOptions, shards: number): CompactLayout {
-  const retainMs = expectNumber('compact.retentionMs', compact.retentionMs, { atLeast: 1_000, atMost: 99 * day, integer: true });
+  const retainMs = expectNumber('compact.retentionMs', compact.retentionMs, { atLeast: 1_000, atMost: 3_650 * day, integer: true });
   const expected = expectNumber('compact.expectedIds', compact.expectedIds ?? 1_000_000, { atLeast: 1, atMost: 1e10, integer: true });
   const resendMs = expectNumber('compact.resendMs', compact.resendMs ?? 60_000, { atLeast: 1, atMost: day, integer: true });
-  return {
-    retainMs,
-    resendMs: Math.min(resendMs, retainMs),
-    windows,
-    windowMs: Math.ceil(retainMs / windows),
-    buckets: Math.ceil(expected / windows / shards / entriesPerBucket),
-  };
+  const bucketBits = Math.max(0, Math.ceil(Math.log2(expected / shards / entriesPerBucket)));
+  return { retainMs, resendMs: Math.min(resendMs, retainMs), bucketBits, bucketLetters: Math.ceil(bucketBits / 6) };
 }
 
 /** A tag whose slot is in the i-th of equal parts of all slots: nodes own neighbouring slots, so that each gets its share of the shards. */
@@ -88,26 +79,50 @@ export function slotOf(tag: string): number {
   return (crc & 0xffff) % 16_384;
 }
 
-const digit = new Uint8Array(128);
-[...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'].forEach((letter, value) => {
-  digit[letter.charCodeAt(0)] = value;
-});
+const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+const digitOf = new Uint8Array(128);
+for (let digit = 0; digit < 64; digit++) digitOf[letters.charCodeAt(digit)] = digit;
 
 /** The shard of a key: its first 12 bits. */
 export function shardOf(key: Key, shards: number): number {
-  return shards === 1 ? 0 : (digit[key.charCodeAt(0)]! * 64 + digit[key.charCodeAt(1)]!) % shards;
+  return shards === 1 ? 0 : (digitOf[key.charCodeAt(0)]! * 64 + digitOf[key.charCodeAt(1)]!) % shards;
 }
+
+/** Gives the name of a key's bucket, from the bits that follow. The last letter stands for what is left of 6. */
+export function bucketNamer({ bucketBits }: CompactLayout): (key: Key, shard: string) => string {
+  const whole = Math.floor(bucketBits / 6);
+  const rest = bucketBits % 6;
+  const last = [...letters].map((_, digit) => (rest === 0 ? '' : letters[digit >> (6 - rest)]!));
+  return (key, shard) => `${shard}~${key.slice(2, 2 + whole)}${last[digitOf[key.charCodeAt(2 + whole)]!]}`;
+}
+
+/** The second half of each key, 12 bytes: the name of its entry in its bucket. */
+export function fieldsOf(items: readonly { readonly key: Key }[]): Buffer {
+  let text = '';
+  for (const { key } of items) text += key.slice(16);
+  return Buffer.from(text, 'base64url');
+}
+
+const keyForm = /^[\w-]{32}$/;
+const fingerprintForm = /^[\w-]{22}$/;
 
 /** A key becomes part of a name in Redis, so it must be what it is meant to be. */
 export function expectKey(key: Key): Key {
-  if (/^[\w-]{32}$/.test(key)) return key;
+  if (keyForm.test(key)) return key;
   throw new ReceiverError('invalid-key', `Expected a key of 32 characters of base64url, got ${JSON.stringify(key)}`);
 }
 
 export function expectFingerprint(fingerprint: Fingerprint): Fingerprint {
-  if (fingerprint === '' || /^[\w-]{22}$/.test(fingerprint)) return fingerprint;
+  if (fingerprint === '' || fingerprintForm.test(fingerprint)) return fingerprint;
   throw new ReceiverError(
     'invalid-key',
     `Expected a fingerprint of 22 characters of base64url or none, got ${JSON.stringify(fingerprint)}`,
   );
+}
+
+/** The length of a token is one byte of its record. */
+export function expectToken(token: string): void {
+  if (!(token.length >= 1 && token.length <= 255)) {
+    throw new ReceiverError('store', `Expected a token of 1 to 255 characters, got ${token.length}`);
+  }
 }

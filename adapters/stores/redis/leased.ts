@@ -2,25 +2,28 @@ import { ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, DedupStore, End, Hold, Key, Settled } from '../../../src/store.ts';
 import type { Run } from './calls.ts';
 import type { Argument } from './client.ts';
-import { expectFingerprint, expectKey, type Layout, shardOf } from './layout.ts';
+import { bucketNamer, expectFingerprint, expectKey, expectToken, fieldsOf, type Layout, shardOf } from './layout.ts';
 import type { Script, Scripts } from './scripts.ts';
 
 /** The verbs of claims: one script call for a batch, or one for each shard that the batch touches, all at once. */
 export function leasedVerbs(layout: Layout, scripts: Scripts, run: Run): Pick<DedupStore, 'claim' | 'settle' | 'extend'> {
-  const compact = layout.compact !== undefined;
+  const bucketOf = layout.compact && bucketNamer(layout.compact);
 
   /** Calls a script for the items of each shard. What it answers is in the order of the items. */
-  async function byShard<Item extends { readonly key: Key }, A>(
+  async function byShard<Item extends { readonly key: Key; readonly token: string }, A>(
     items: readonly Item[],
     script: Script,
     doing: string,
-    encode: (items: readonly Item[]) => Argument[],
+    encode: (items: readonly Item[], shard: string) => Argument[],
     decode: (reply: readonly unknown[], items: readonly Item[]) => A[],
     onFailure: (done: readonly (readonly [Item, A])[]) => Promise<unknown> = async () => {},
   ): Promise<readonly A[]> {
-    for (const { key } of items) expectKey(key);
+    for (const { key, token } of items) {
+      expectKey(key);
+      expectToken(token);
+    }
     const call = async (shard: number, some: readonly Item[]): Promise<A[]> =>
-      decode((await run(script, layout.shards[shard]!, encode(some), doing)) as readonly unknown[], some);
+      decode((await run(script, layout.shards[shard]!, encode(some, layout.shards[shard]!), doing)) as readonly unknown[], some);
     if (items.length === 0) return [];
     if (layout.shards.length === 1) return call(0, items);
 
@@ -42,7 +45,7 @@ export function leasedVerbs(layout: Layout, scripts: Scripts, run: Run): Pick<De
   }
 
   const settle = (ends: readonly End[]): Promise<readonly Settled[]> =>
-    byShard(ends, scripts.settle, 'claims were settled', (some) => encodeEnds(some, compact), decodeSettled);
+    byShard(ends, scripts.settle, 'claims were settled', (some, shard) => encodeEnds(some, shard, bucketOf), decodeSettled);
 
   /** Where one node fails, the others' claims are given back: nobody will use them, and each would count as an attempt. */
   async function giveBack(done: readonly (readonly [Ask, Answer])[]): Promise<void> {
@@ -51,7 +54,8 @@ export function leasedVerbs(layout: Layout, scripts: Scripts, run: Run): Pick<De
   }
 
   return {
-    claim: (asks) => byShard(asks, scripts.claim, 'claims were made', (some) => encodeAsks(some, compact), decodeAnswers, giveBack),
+    claim: (asks) =>
+      byShard(asks, scripts.claim, 'claims were made', (some, shard) => encodeAsks(some, shard, bucketOf), decodeAnswers, giveBack),
     settle,
     extend: (holds) => byShard(holds, scripts.extend, 'claims were extended', encodeHolds, decodeSettled),
   };
@@ -61,44 +65,52 @@ function answersOf<A>(call: PromiseSettledResult<A[]>): A[] {
   return call.status === 'fulfilled' ? call.value : [];
 }
 
-/** The runs of a list: neighbours that share their terms, which are numbers and words. */
-function* runs<Item>(
+/** The runs of a list: neighbours that share their terms. */
+function* runs<Item extends { readonly token: string }>(
   items: readonly Item[],
-  termsOf: (item: Item) => string,
-): Generator<{ terms: readonly string[]; run: readonly Item[] }> {
+  alike: (a: Item, b: Item) => boolean,
+): Generator<readonly Item[]> {
   let from = 0;
-  let terms = items.length > 0 ? termsOf(items[0]!) : '';
   for (let to = 1; to <= items.length; to++) {
-    const next = to < items.length ? termsOf(items[to]!) : '';
-    if (next === terms) continue;
-    yield { terms: terms.split(' '), run: items.slice(from, to) };
+    const [a, b] = [items[from]!, items[to]];
+    if (b && a.token.length === b.token.length && alike(a, b)) continue;
+    yield from === 0 && to === items.length ? items : items.slice(from, to);
     from = to;
-    terms = next;
   }
 }
 
-function encodeAsks(asks: readonly Ask[], compact: boolean): Argument[] {
+function encodeAsks(asks: readonly Ask[], shard: string, bucketOf: BucketOf | undefined): Argument[] {
   const args: Argument[] = [];
-  for (const { terms, run } of runs(asks, (ask) => `${wholeMs(ask.leaseMs)} ${wholeMs(ask.retainMs)} ${lengthOf(ask.token)}`)) {
-    const fingerprints = run.map(({ fingerprint }) => expectFingerprint(fingerprint));
-    args.push(terms[0]!, terms[1]!, run.length, terms[2]!, keysAndTokens(run));
-    if (compact)
-      args.push(Buffer.from(fingerprints.map((each) => (each === '' ? '_'.repeat(24) : `${each}AA`)).join(''), 'base64url'), bytesOf(run));
-    else args.push(fingerprints.map((each) => each || noFingerprint).join(''));
+  for (const run of runs(asks, (a, b) => a.leaseMs === b.leaseMs && a.retainMs === b.retainMs)) {
+    const [{ leaseMs, retainMs, token }] = run as [Ask];
+    for (const { fingerprint } of run) expectFingerprint(fingerprint);
+    args.push(wholeMs(leaseMs), wholeMs(retainMs), run.length, token.length);
+    if (bucketOf) args.push(namesAndTokens(run, shard, bucketOf), fingerprintBytes(run), fieldsOf(run));
+    else args.push(textOf(run, ({ key, fingerprint, token }) => shard + key + (fingerprint || noFingerprint) + token));
   }
   return args;
 }
 
 const noFingerprint = ' '.repeat(22);
 
-function encodeEnds(ends: readonly End[], compact: boolean): Argument[] {
+/** 18 bytes of each fingerprint, of which the last 2 tell that it is one: see lua-record.ts. */
+function fingerprintBytes(asks: readonly Ask[]): Buffer {
+  return Buffer.from(
+    textOf(asks, ({ fingerprint }) => (fingerprint === '' ? '_'.repeat(24) : `${fingerprint}AA`)),
+    'base64url',
+  );
+}
+
+function encodeEnds(ends: readonly End[], shard: string, bucketOf: BucketOf | undefined): Argument[] {
   const args: Argument[] = [];
-  for (const { terms, run } of runs(ends, (end) => `${kindOf(end)} ${wholeMs(end.retainMs)} ${lengthOf(end.token)}`)) {
-    args.push(terms[0]!, terms[1]!, run.length, terms[2]!, keysAndTokens(run));
-    if (compact) args.push(terms[0] === 'd' ? bytesOf(run) : '');
-    for (const end of run) {
-      if (end.as === 'completed' && end.result !== undefined) args.push(end.result);
-      if (end.as === 'parked') args.push(end.reason, end.detail, end.label);
+  for (const run of runs(ends, (a, b) => a.retainMs === b.retainMs && kindOf(a) === kindOf(b))) {
+    const [end] = run as [End];
+    const kind = kindOf(end);
+    args.push(kind, wholeMs(end.retainMs), run.length, end.token.length, namesAndTokens(run, shard, bucketOf));
+    if (bucketOf) args.push(fieldsOf(run));
+    for (const each of run) {
+      if (each.as === 'completed' && each.result !== undefined) args.push(each.result);
+      if (each.as === 'parked') args.push(each.reason, each.detail, each.label);
     }
   }
   return args;
@@ -110,33 +122,31 @@ function kindOf(end: End): string {
   return 'p';
 }
 
-function encodeHolds(holds: readonly Hold[]): Argument[] {
+function encodeHolds(holds: readonly Hold[], shard: string): Argument[] {
   const args: Argument[] = [];
-  for (const { terms, run } of runs(holds, (hold) => `${wholeMs(hold.leaseMs)} ${lengthOf(hold.token)}`)) {
-    args.push(terms[0]!, run.length, terms[1]!, keysAndTokens(run));
+  for (const run of runs(holds, (a, b) => a.leaseMs === b.leaseMs)) {
+    const [{ leaseMs, token }] = run as [Hold];
+    args.push(wholeMs(leaseMs), run.length, token.length, namesAndTokens(run, shard));
   }
   return args;
 }
 
-function keysAndTokens(items: readonly { readonly key: Key; readonly token: string }[]): string {
-  let text = '';
-  for (const { key, token } of items) text += key + token;
-  return text;
+type BucketOf = (key: Key, shard: string) => string;
+
+function namesAndTokens(items: readonly { readonly key: Key; readonly token: string }[], shard: string, bucketOf?: BucketOf): string {
+  return textOf(items, ({ key, token }) => shard + key + token + (bucketOf ? bucketOf(key, shard) : ''));
 }
 
-/** 24 bytes of each key. */
-export function bytesOf(items: readonly { readonly key: Key }[]): Buffer {
-  return Buffer.from(items.map(({ key }) => key).join(''), 'base64url');
+/** The script cuts it into pieces by their lengths, so characters must be bytes. Tokens are what could be otherwise. */
+function textOf<Item>(items: readonly Item[], of: (item: Item) => string): string {
+  let text = '';
+  for (const item of items) text += of(item);
+  if (Buffer.byteLength(text) === text.length) return text;
+  throw new ReceiverError('store', 'Expected tokens of ASCII characters');
 }
 
 /** Redis expires at whole milliseconds, and nothing at once. The most is 285 years. */
 const wholeMs = (ms: number): number => Math.min(Math.max(1, Math.ceil(ms)), 9e12);
-
-function lengthOf(token: string): number {
-  const length = Buffer.byteLength(token);
-  if (length >= 1 && length <= 255) return length;
-  throw new ReceiverError('store', `Expected a token of 1 to 255 bytes, got ${length}`);
-}
 
 /** What a claim that is not mentioned was given: see lua-leased.ts. */
 function decodeAnswers(reply: readonly unknown[], asks: readonly Ask[]): Answer[] {

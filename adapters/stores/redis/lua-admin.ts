@@ -1,4 +1,4 @@
-/** Keys, one after another; bytes of the keys. Tells of each that has a record: position, state, attempts, fence, age, remaining time, and why it is parked. */
+/** Keys, one after another; in compact mode buckets and fields. Tells of each that has a record: position, state, attempts, fence, age, remaining time, and why it is parked. */
 const view = (compact: boolean) => /* lua */ `
 local reply = {}
 local function say(...)
@@ -15,7 +15,7 @@ for n = 0, #ARGV[1] / 32 - 1 do
     compact
       ? /* lua */ `
   else
-    local writtenAt, damage = find(ARGV[2], n * 24 + 1)
+    local writtenAt, damage = find(sub(ARGV[2], n * BUCKET + 1, n * BUCKET + BUCKET), sub(ARGV[3], n * 12 + 1, n * 12 + 12))
     if writtenAt then say(n + 1, 'k', 0, 0, now - writtenAt, writtenAt + RETAIN - now) elseif damage then say(n + 1, 'x', damage) end`
       : ''
   }
@@ -34,7 +34,7 @@ call('ZREM', index, ARGV[1])
 return 1
 `;
 
-/** A key, and its bytes. Tells whether there was a record. One that can't be read may be forgotten: that is how people get rid of it. */
+/** A key; in compact mode its bucket and field. Tells whether there was a record. One that can't be read may be forgotten: that is how people get rid of it. */
 const forget = (compact: boolean) => /* lua */ `
 local r, damage = read(prefix .. ARGV[1])
 if r and r.state == 'c' and r.leaseUntil > now then return 0 end
@@ -43,14 +43,10 @@ call('ZREM', index, ARGV[1])
 ${
   compact
     ? /* lua */ `
-local writtenAt, unreadable = find(ARGV[2], 1)
+local writtenAt, unreadable = find(ARGV[2], ARGV[3])
 if writtenAt or unreadable then found = 1 end
-local bucket, field = place(ARGV[2], 1)
-for back = 0, WINDOWS do
-  local name = windowNames[back] .. bucket
-  local _, damage = typed('HDEL', name, field)
-  if damage then call('DEL', name) end
-end`
+local _, foreign = typed('HDEL', ARGV[2], ARGV[3])
+if foreign then call('DEL', ARGV[2]) end`
     : ''
 }
 return found
@@ -73,9 +69,8 @@ return { counts.c, counts.r, counts.d, counts.p }
 const countCompact = () => /* lua */ `
 local live = 0
 for _, name in ipairs(ARGV) do
-  local start = tonumber(string.match(name, '^(%x+):'), 16) * WINDOW
   for _, entry in ipairs(call('HVALS', prefix .. name)) do
-    if start + unpack('>I4', entry) + RETAIN > now then live = live + 1 end
+    if writtenAtOf(entry) + RETAIN > now then live = live + 1 end
   end
 end
 return live

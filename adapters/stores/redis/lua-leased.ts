@@ -1,11 +1,11 @@
 /*
  * Arguments come in runs: neighbours that share their terms, packed one after another into one text, because every argument of its own
- * would cost as much as the rest of the work. In compact mode the bytes of the keys follow each run's text.
+ * would cost as much as the rest of the work. In compact mode each item's bucket follows its token, and the bytes of its key come extra.
  *
  * Replies tell the exceptions only: a claim that is not mentioned was given for a new record, a settle or extend is ok.
  */
 
-/** Run: lease, retention, count, length of each token; keys and tokens; fingerprints; bytes of the keys. */
+/** Run: lease, retention, count, length of each token; names, fingerprints and tokens. Compact: names, tokens and buckets; fingerprints; fields. */
 const claim = (compact: boolean) => /* lua */ `
 -- Microseconds since 1970 or more: it grows also when the counter was lost. Exact until the year 2255.
 local fence = max((call('GET', KEYS[1]) or 0) + 1, time[1] * 1000000 + time[2])
@@ -17,7 +17,8 @@ local function say(...)
 end
 
 -- Asks for a key that has a record.
-local function meet(i, key, fingerprint, token, leaseMs, retainMs)
+local function meet(i, key, owner, leaseMs, retainMs)
+  local fingerprint, token = sub(owner, 1, WIDTH), sub(owner, WIDTH + 1)
   local r, damage = read(key)
   if not r then return say(i, 'x', damage) end
   if differ(r.fingerprint, fingerprint) then return say(i, 'm') end
@@ -40,18 +41,19 @@ end
 ${compact ? recall : ''}
 local at, i = 1, 0
 while at <= #ARGV do
-  local leaseMs, retainMs, count, length = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
-  local text, fingerprints, digests = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
-  at = at + ${compact ? 7 : 6}
+  local leaseMs, retainMs, count, length, text = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  ${compact ? 'local fingerprints, fields = ARGV[at + 5], ARGV[at + 6]' : ''}
+  at = at + ${compact ? 7 : 5}
   local head = 'c' .. pack('>I6I6I6BI4I7B', now, now + leaseMs, retainMs, 0, 1, new, length)
-  local keep = whole(max(leaseMs, retainMs))
+  local expiry = whole(now + max(leaseMs, retainMs))
+  local size, last = NAME + length + ${compact ? 'BUCKET, NAME + length' : 'WIDTH, NAME + length + WIDTH'}
   for n = 0, count - 1 do
-    local p = n * (32 + length)
-    local key, token = prefix .. sub(text, p + 1, p + 32), sub(text, p + 33, p + 32 + length)
-    local fingerprint = sub(fingerprints, n * WIDTH + 1, n * WIDTH + WIDTH)
+    local p = n * size
+    local key, owner = sub(text, p + 1, p + NAME), sub(text, p + NAME + 1, p + last)
     i = i + 1
-    if ${compact ? 'not recall(i, digests, n * 24 + 1, fingerprint) and ' : ''}not call('SET', key, head .. fingerprint .. token, 'NX', 'PX', keep) then
-      meet(i, key, fingerprint, token, leaseMs, retainMs)
+    ${compact ? 'owner = sub(fingerprints, n * WIDTH + 1, n * WIDTH + WIDTH) .. owner' : ''}
+    if ${compact ? 'not recall(i, sub(text, p + last + 1, p + size), sub(fields, n * 12 + 1, n * 12 + 12), owner) and ' : ''}not call('SET', key, head .. owner, 'NX', 'PXAT', expiry) then
+      meet(i, key, owner, leaseMs, retainMs)
     end
   end
 end
@@ -62,49 +64,56 @@ return reply
 
 /** Answers for a key that is in a bucket. */
 const recall = /* lua */ `
-local function recall(i, digests, at, fingerprint)
-  local writtenAt, known = find(digests, at)
+local function recall(i, bucket, field, owner)
+  local writtenAt, known = find(bucket, field)
   if not writtenAt then
     if known then say(i, 'x', known) end
     return known
   end
+  local fingerprint = sub(owner, 1, WIDTH)
   if known ~= '' and fingerprint ~= NONE and known ~= sub(fingerprint, 1, 8) then say(i, 'm') else say(i, 'd', now - writtenAt) end
   return true
 end
 `;
 
-/** Run: how they end, retention, count, length of each token; keys and tokens; bytes of the keys; then a result, or reason, detail and label, each. */
+/** Run: how they end, retention, count, length of each token; names and tokens; then a result, or reason, detail and label, each. Compact: names, tokens and buckets; fields. */
 const settle = (compact: boolean) => /* lua */ `
 local endings = { d = 'dDk', D = 'dDk', r = 'r', u = 'r', p = 'p' }
+local pcall, byte, CLAIMED = redis.pcall, string.byte, string.byte('c')
 local fenced = {}
 local at, i = 1, 0
 while at <= #ARGV do
   local kind, retainMs, count, length, text = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  ${compact ? 'local digests = ARGV[at + 5]' : ''}
+  ${compact ? 'local fields = ARGV[at + 5]' : ''}
   at = at + ${compact ? 6 : 5}
-  local state, keep = kind == 'u' and 'r' or kind, retainMs
-  ${compact ? "if kind == 'd' and retainMs == RETAIN then state, keep = 'k', RESEND end" : ''}
+  local state, keepMs = kind == 'u' and 'r' or kind, retainMs
+  ${compact ? "if kind == 'd' and retainMs == RETAIN then state, keepMs = 'k', RESEND end" : ''}
   local head = state .. pack('>I6I6I6', now, now, retainMs)
-  keep = whole(keep)
+  local expiry = whole(now + keepMs)
+  local size = NAME + length${compact ? ' + BUCKET' : ''}
   for n = 0, count - 1 do
-    local p = n * (32 + length)
-    local key, token = prefix .. sub(text, p + 1, p + 32), sub(text, p + 33, p + 32 + length)
+    local p = n * size
+    local key, token = sub(text, p + 1, p + NAME), sub(text, p + NAME + 1, p + NAME + length)
     i = i + 1
-    local body = ''
+    local body
     if kind == 'D' then
       body, at = ARGV[at], at + 1
     elseif kind == 'p' then
       body, at = pack('>I4I4', #ARGV[at], #ARGV[at + 1]) .. ARGV[at] .. ARGV[at + 1] .. ARGV[at + 2], at + 3
     end
-    local value = typed('GET', key)
-    if value and sub(value, 1, 1) == 'c' and sub(value, 33 + WIDTH) == token then
-      local rest = sub(value, 20)
-      if kind == 'u' then rest = sub(value, 20, 20) .. pack('>I4', unpack('>I4', value, 21) - 1) .. sub(value, 25) end
-      if kind == 'p' then enlist(sub(key, #prefix + 1), retainMs) end
-      ${compact ? "if state == 'k' then remember(digests, n * 24 + 1, sub(value, 33, 32 + WIDTH)) end" : ''}
-      call('SET', key, head .. rest .. body, 'PX', keep)
+    local value = pcall('GET', key)
+    if type(value) == 'string' and byte(value) == CLAIMED and sub(value, 33 + WIDTH) == token then
+      if body then
+        call('SET', key, head .. sub(value, 20) .. body)
+        if kind == 'p' then enlist(key, retainMs) end
+      else
+        call('SETRANGE', key, '0', head)
+        if kind == 'u' then call('SETRANGE', key, '20', pack('>I4', unpack('>I4', value, 21) - 1)) end
+        ${compact ? "if state == 'k' then remember(sub(text, p + NAME + length + 1, p + size), sub(fields, n * 12 + 1, n * 12 + 12), sub(value, 33, 32 + WIDTH)) end" : ''}
+      end
+      call('PEXPIREAT', key, expiry)
     else
-      local r = value and read(key)
+      local r = read(key)
       if r and r.token == token and string.find(endings[kind], r.state, 1, true) then
         -- Sent again. Nothing is changed, but it is written, so that a call that waits for replicas waits for this too.
         call('SET', key, value, 'KEEPTTL')
@@ -117,15 +126,17 @@ end
 return fenced
 `;
 
-/** Run: lease, count, length of each token; keys and tokens. */
+/** Run: lease, count, length of each token; names and tokens. */
 const extend = () => /* lua */ `
 local fenced = {}
 local at, i = 1, 0
 while at <= #ARGV do
   local leaseMs, count, length, text = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   at = at + 4
-  for p = 0, (count - 1) * (32 + length), 32 + length do
-    local key, token = prefix .. sub(text, p + 1, p + 32), sub(text, p + 33, p + 32 + length)
+  local size = NAME + length
+  for n = 0, count - 1 do
+    local p = n * size
+    local key, token = sub(text, p + 1, p + NAME), sub(text, p + NAME + 1, p + size)
     i = i + 1
     local r = read(key)
     if r and r.state == 'c' and r.token == token then

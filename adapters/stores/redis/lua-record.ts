@@ -11,9 +11,10 @@ import type { CompactLayout } from './layout.ts';
  * What an ending changes comes first, so that it is put before the rest as it is. Redis forgets the record by itself: its expiry is set with
  * each write.
  *
- * In compact mode completed records without results move to buckets. A bucket is a hash of one window of time, small enough that Redis
- * keeps it as a list: its fields are 12 bytes of the key, its values 4 bytes of time, from the start of the window, and 8 bytes of
- * fingerprint, if there is one. The record itself stays for a while beside it, for the sake of its token.
+ * In compact mode completed records without results move to buckets. A bucket is a hash, small enough that Redis keeps it as a list. Its
+ * fields are 12 bytes of the key, its values 5 bytes of time and 8 bytes of fingerprint, if there is one. An expired entry is answered as
+ * absent; every eighth write of a bucket takes its expired entries out, and a bucket without writes expires as a whole. The
+ * record itself stays for a while beside its entry, for the sake of its token.
  */
 
 /** Fingerprints are text as they come, or bytes if they have to be short later. What stands for none can't be a fingerprint. */
@@ -30,6 +31,8 @@ local call, sub, pack, unpack, max = redis.call, string.sub, struct.pack, struct
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local prefix = sub(KEYS[1], 1, -6)
+-- Length of the name of a record: the prefix and the key.
+local NAME = #prefix + 32
 local index = prefix .. 'parked'
 local WIDTH, NONE = ${width}, string.rep('${none}', ${width})
 
@@ -71,12 +74,12 @@ end
 -- Every write of a record that was read ends here: it is kept for its retention from now, and never less than its lease.
 local function write(key, r, leaseMs, retainMs)
   local times = pack('>I6I6I6BI4I7B', now, now + leaseMs, retainMs, r.orphaned, r.attempts, r.fence, #r.token)
-  call('SET', key, r.state .. times .. r.fingerprint .. r.token .. r.body, 'PX', whole(max(leaseMs, retainMs)))
+  call('SET', key, r.state .. times .. r.fingerprint .. r.token .. r.body, 'PXAT', whole(now + max(leaseMs, retainMs)))
 end
 
 -- The index of parked records lives as long as the longest of them.
 local function enlist(key, retainMs)
-  call('ZADD', index, now, key)
+  call('ZADD', index, now, sub(key, #prefix + 1))
   if call('PTTL', index) < retainMs then call('PEXPIRE', index, whole(retainMs)) end
 end
 
@@ -88,37 +91,41 @@ end
 `;
 
 const buckets = (c: CompactLayout) => /* lua */ `
-local RETAIN, RESEND, WINDOW, WINDOWS, BUCKETS = ${c.retainMs}, ${c.resendMs}, ${c.windowMs}, ${c.windows}, ${c.buckets}
-local window = math.floor(now / WINDOW)
-local windowNames = {}
-for back = 0, WINDOWS do windowNames[back] = prefix .. string.format('%x:', window - back) end
+local RETAIN, RESEND, BUCKET = ${c.retainMs}, ${c.resendMs}, #prefix + ${1 + c.bucketLetters}
+-- Milliseconds of entries are counted from 2025 on, and fit until 2059.
+local EPOCH = 1735689600000
+if now < EPOCH or now >= EPOCH + 2^40 then error("the server's clock is out of range") end
 
--- Name within its window, and field, of the key whose 24 bytes begin at a position.
-local function place(digests, at)
-  return string.format('%x', unpack('>I4', digests, at + 3) % BUCKETS), sub(digests, at + 12, at + 23)
+local function writtenAtOf(entry)
+  return EPOCH + unpack('>I5', entry)
 end
 
 -- When a key was completed, and its fingerprint; nil if it is not there; nil and a text if it can't be read.
--- A window that the clock has not reached, because it was set back, need not be looked at: the whole record is still there.
-local function find(digests, at)
-  local bucket, field = place(digests, at)
-  for back = 0, WINDOWS do
-    local entry, damage = typed('HGET', windowNames[back] .. bucket, field)
-    if damage then return nil, damage end
-    if entry then
-      if #entry ~= 4 and #entry ~= 12 then return nil, 'Expected an entry of 4 or 12 bytes, got ' .. #entry end
-      local writtenAt = (window - back) * WINDOW + unpack('>I4', entry)
-      if writtenAt + RETAIN > now then return writtenAt, sub(entry, 5) end
+local function find(bucket, field)
+  local entry, damage = typed('HGET', bucket, field)
+  if not entry then return nil, damage end
+  if #entry ~= 5 and #entry ~= 13 then return nil, 'Expected an entry of 5 or 13 bytes, got ' .. #entry end
+  local writtenAt = writtenAtOf(entry)
+  if writtenAt + RETAIN > now then return writtenAt, sub(entry, 6) end
+end
+
+-- Takes expired entries out of a bucket. One that is far larger than it should be is cleaned by samples.
+local function clean(bucket)
+  local large = call('HLEN', bucket) > 512
+  local entries = large and call('HRANDFIELD', bucket, 64, 'WITHVALUES') or call('HVALS', bucket)
+  local fields
+  for n = large and 2 or 1, #entries, large and 2 or 1 do
+    if writtenAtOf(entries[n]) + RETAIN <= now then
+      if not large then fields = fields or call('HKEYS', bucket) end
+      call('HDEL', bucket, large and entries[n - 1] or fields[n])
     end
   end
 end
 
-local function remember(digests, at, fingerprint)
-  local bucket, field = place(digests, at)
-  local name = windowNames[0] .. bucket
-  local entry = pack('>I4', now - window * WINDOW) .. (fingerprint == NONE and '' or sub(fingerprint, 1, 8))
-  if call('HSET', name, field, entry) == 1 and call('HLEN', name) == 1 then
-    call('PEXPIREAT', name, (window + 1) * WINDOW + RETAIN)
-  end
+local function remember(bucket, field, fingerprint)
+  call('HSET', bucket, field, pack('>I5', now - EPOCH) .. (fingerprint == NONE and '' or sub(fingerprint, 1, 8)))
+  -- A little longer than the entry needs, so that not every write has to prolong it.
+  if call('PTTL', bucket) < RETAIN then call('PEXPIREAT', bucket, whole(now + RETAIN * 1.125)) end
+  if string.byte(field, 1) % 8 == 0 then clean(bucket) end
 end
 `;

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { type Cluster, Redis } from 'ioredis';
 import { openStore, type RedisClient, type RedisStoreOptions } from '../../../adapters/stores/redis/index.ts';
-import { layoutOf } from '../../../adapters/stores/redis/layout.ts';
 import type { Scripts } from '../../../adapters/stores/redis/scripts.ts';
 import type { DedupStore, StoreAdmin } from '../../../src/store.ts';
 import { retainMs } from '../../../src/testing/clauses/kit.ts';
@@ -24,17 +23,14 @@ export const nodesOf = (client: Redis | Cluster): readonly Redis[] => ('nodes' i
 
 /*
  * The clock of Redis can't be moved, so its data are made older: times in records, in the index of parked ones and in buckets, and what is left
- * to live of each key. Entries of buckets move to the windows that they would be in.
+ * to live of each key.
  */
 const makeOlder = `
-local ms, retain, windowMs = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local function whole(n) return string.format('%.0f', n) end
-local moved = {}
+local ms = tonumber(ARGV[2])
 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   local expires = redis.call('PEXPIRETIME', key)
-  local tag, rest = string.match(key, '^({.*}:)(.*)$')
+  local rest = string.match(key, '^{.*}:(.*)$')
   local kind = redis.call('TYPE', key).ok
-  local window, bucket = string.match(rest, '^(%x+):(%x+)$')
   if kind == 'string' and #rest == 32 then
     local value = redis.call('GET', key)
     local writtenAt, leaseUntil = struct.unpack('>I6I6', value, 2)
@@ -44,17 +40,10 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   elseif kind == 'hash' then
     local entries = redis.call('HGETALL', key)
     for i = 1, #entries, 2 do
-      local at = tonumber(window, 16) * windowMs + struct.unpack('>I4', entries[i + 1]) - ms
-      local to = math.floor(at / windowMs)
-      moved[#moved + 1] = { tag .. string.format('%x:', to) .. bucket, entries[i], struct.pack('>I4', at - to * windowMs) .. string.sub(entries[i + 1], 5), (to + 1) * windowMs + retain }
+      redis.call('HSET', key, entries[i], struct.pack('>I5', struct.unpack('>I5', entries[i + 1]) - ms) .. string.sub(entries[i + 1], 6))
     end
-    redis.call('DEL', key)
   end
-  if expires > 0 then redis.call('PEXPIREAT', key, whole(expires - ms)) end
-end
-for _, entry in ipairs(moved) do
-  redis.call('HSET', entry[1], entry[2], entry[3])
-  redis.call('PEXPIREAT', entry[1], whole(entry[4]))
+  if expires > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', expires - ms)) end
 end`;
 
 export interface RedisHarnessOptions extends Omit<RedisStoreOptions, 'prefix'> {
@@ -70,7 +59,6 @@ export function redisHarness(
 ): StoreHarness & { readonly prefix: string; readonly store: DedupStore & StoreAdmin } {
   const prefix = newPrefix();
   const pattern = `{${prefix}[}/]*`;
-  const layout = layoutOf(prefix, options.shards ?? 1, options.compact).compact;
   const opened: (Redis | Cluster)[] = [];
   let damage = 0;
   const keysOf = async (node: Redis) => node.keys(pattern);
@@ -79,7 +67,7 @@ export function redisHarness(
     store: openStore(own ?? (client as RedisClient), { ...options, prefix }, scripts),
     precisionMs: 2_000,
     async elapse(ms) {
-      for (const node of nodesOf(client)) await node.eval(makeOlder, 0, pattern, ms, layout?.retainMs ?? 0, layout?.windowMs ?? 1);
+      for (const node of nodesOf(client)) await node.eval(makeOlder, 0, pattern, ms);
     },
     async another() {
       const other = client.duplicate() as Redis;
@@ -98,7 +86,7 @@ export function redisHarness(
             await node.del(name);
             await kinds[damage++ % kinds.length]!(node, name);
           }
-          if (/:[\da-f]+:[\da-f]+$/.test(name)) for (const field of await node.hkeysBuffer(name)) await node.hset(name, field, 'xx');
+          if (/:~[^:]*$/.test(name)) for (const field of await node.hkeysBuffer(name)) await node.hset(name, field, 'xx');
         }
       }
     },
