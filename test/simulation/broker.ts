@@ -10,6 +10,13 @@ export interface Consumer {
   stop(options: { readonly graceMs: number }): Promise<{ readonly abandoned: number }>;
 }
 
+/** What callers call where there is no broker: a `once` function in one worker. */
+export interface Callee {
+  call(payload: { id: string; payload: string }, callId: string): Promise<unknown>;
+  /** How many of its runs go on, also of calls that it has answered. */
+  running(): number;
+}
+
 /** A message where it is now: still to be handled, put aside, or gone. */
 export interface Whereabouts {
   readonly sent: Sent;
@@ -35,6 +42,8 @@ export interface SimBroker {
   readonly ordered: boolean;
   send(message: Sent): void;
   consumer(worker: Worker, link: Link, receiver: Receiver): Consumer;
+  /** In place of `consumer`, where there is no broker but callers. */
+  callee?(worker: Worker, callee: Callee): Consumer;
   /** Everything that was ever sent, in order. */
   readonly messages: readonly Whereabouts[];
   find(messageId: string): Whereabouts;

@@ -2,11 +2,11 @@ import type { Verdict } from '../../src/index.ts';
 import { keyOf } from '../../src/key.ts';
 import type { SimBroker, Whereabouts } from './broker.ts';
 import type { Chance } from './chance.ts';
-import { scope } from './fleet.ts';
 import type { Kernel } from './kernel.ts';
 import type { Effect, Ledger, Run } from './ledger.ts';
 import type { Scenario } from './scenario.ts';
 import type { Seen, SimStore } from './stores.ts';
+import { scope } from './subject.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
 
@@ -228,8 +228,9 @@ export class Checks {
     for (let i = 0; i + 1 < runs.length; i++) {
       const [run, next] = [runs[i]!, runs[i + 1]!];
       const { worker } = run;
-      // A copy that comes when the message is forgotten is a new message, but not the message itself (I8).
-      if (next.startedAt - run.startedAt > scenario.retentionMs && next.messageId !== run.messageId) continue;
+      // A copy that comes when the message is forgotten is a new message, but not the message itself (I8). Calls have no age.
+      const isOther = next.messageId !== run.messageId || scenario.broker === 'calls';
+      if (next.startedAt - run.startedAt > scenario.retentionMs && isOther) continue;
       const excused =
         run.outcome === 'threw' ||
         worker.endedAt <= next.startedAt ||

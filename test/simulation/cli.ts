@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { addCounts, missing, noCounts } from './coverage.ts';
 import { minimise } from './minimise.ts';
-import { brokerKinds, ways } from './scenario.ts';
+import { cells } from './scenario.ts';
 import { simulate } from './simulate.ts';
 import { storyOf } from './story.ts';
 import type { Done, Share } from './thread.ts';
@@ -14,7 +14,7 @@ import type { Done, Share } from './thread.ts';
  * npm run simulate -- --seeds 20000           so many for each; one in eleven is a new one each time
  * npm run simulate -- --ci                    100,000 for each
  * npm run simulate -- --minutes 60            as many as there is time for
- * npm run simulate -- --seed 42 [--way leased|fenced|transactional] [--broker standard|fifo] [--story]
+ * npm run simulate -- --seed 42 [--way leased|fenced|transactional] [--broker standard|fifo|calls] [--story]
  *
  * The last line is `simulate: <n> seeds, <n> crashes, <n> zombies, <n> violations`. Exits 1 for a violation, and for a run that did not
  * exercise what it is for.
@@ -32,11 +32,8 @@ const { values } = parseArgs({
     story: { type: 'boolean' },
   },
 });
-const some = <T extends string>(all: readonly T[], one: string | undefined): readonly T[] => {
-  if (one !== undefined && !all.includes(one as T)) throw new Error(`Expected one of ${all.join(', ')}, got ${one}`);
-  return all.filter((each) => one === undefined || each === one);
-};
-const pairs = some(ways, values.way).flatMap((way) => some(brokerKinds, values.broker).map((broker) => ({ way, broker })));
+const pairs = cells.filter(({ way, broker }) => way === (values.way ?? way) && broker === (values.broker ?? broker));
+if (pairs.length === 0) throw new Error(`Expected one of ${cells.map(({ way, broker }) => `${way} × ${broker}`).join(', ')}`);
 const totals = pairs.map((pair) => ({ ...pair, seeds: 0, counts: noCounts(), failing: [] as number[] }));
 const startedAt = performance.now();
 

@@ -28,7 +28,7 @@ const always: Partial<Counts> = {
   deadLetters: 800,
   redriven: 80,
   mismatches: 20,
-  tooOld: 2,
+  tooOld: 8,
 };
 const claiming: Partial<Counts> = { zombies: 25, busy: 150, fenced: 40, orphans: 150, abandoned: 15, forgotten: 10 };
 const byWay: Record<Way, Partial<Counts>> = {
@@ -39,6 +39,7 @@ const byWay: Record<Way, Partial<Counts>> = {
 const byBroker: Record<BrokerKind, Partial<Counts>> = {
   standard: { copies: 60, keptDeletes: 40, batchCopies: 20 },
   fifo: { staleHandles: 100, groupStops: 60 },
+  calls: { redriven: 0, tooOld: 0, abandoned: 0 },
 };
 
 /** Fewer seeds than this prove too little to be asked for more. */

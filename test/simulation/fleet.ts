@@ -1,39 +1,9 @@
-import { attribute, type createReceiver, type Delivery, type Receiver, type Source, type Verdict } from '../../src/index.ts';
-import type { DedupStore } from '../../src/store.ts';
-import type { SimBroker } from './broker.ts';
-import type { Chance } from './chance.ts';
-import { handlerOf } from './handler.ts';
-import type { Kernel } from './kernel.ts';
-import type { Ledger } from './ledger.ts';
-import { Link, Server } from './link.ts';
-import type { Scenario } from './scenario.ts';
-import type { SimStore } from './stores.ts';
-import type { Watch } from './watch.ts';
+import { consumerIn, type Parts } from './subject.ts';
 import { Worker } from './worker.ts';
 
-export const scope = 'simulated';
-
-/** What the parts of the code under test come from. A zoo puts a bug into one of them. */
-export interface Code {
-  readonly createReceiver: typeof createReceiver;
-}
-
 /** What the checks are told by the fleet. */
-export interface FleetHooks {
-  verdict(worker: Worker, messageId: string, verdict: Verdict): void;
-  stopped(worker: Worker, stopAt: number, abandoned: number): void;
-}
-
-interface Parts {
-  readonly kernel: Kernel;
-  readonly chance: Chance;
-  readonly scenario: Scenario;
-  readonly store: SimStore;
-  readonly broker: SimBroker;
-  readonly ledger: Ledger;
-  readonly watch: Watch;
-  readonly hooks: FleetHooks;
-  readonly code: Code;
+interface FleetParts extends Parts {
+  readonly onStopped: (worker: Worker, stopAt: number, abandoned: number) => void;
 }
 
 /** All workers: each a process with a receiver and a consumer in it, started again when it has died. */
@@ -41,9 +11,9 @@ export class Fleet {
   readonly members: Member[];
   /** Every process that ever ran. */
   readonly workers: Worker[] = [];
-  readonly parts: Parts;
+  readonly parts: FleetParts;
 
-  constructor(names: readonly string[], parts: Parts) {
+  constructor(names: readonly string[], parts: FleetParts) {
     this.parts = parts;
     this.members = names.map((name) => new Member(this, name));
   }
@@ -80,7 +50,7 @@ class Member {
 
   start(): void {
     if (this.#closing) return;
-    const { kernel, chance, scenario, store, broker, ledger, watch, hooks, code } = this.#fleet.parts;
+    const { kernel, chance, scenario, watch, onStopped } = this.#fleet.parts;
     const name = `${this.name}.${++this.#incarnation}`;
     const stream = chance.stream(name);
     const skewMs = Math.round((stream.next() * 2 - 1) * scenario.skewMs);
@@ -88,76 +58,7 @@ class Member {
     this.worker = worker;
     this.#fleet.workers.push(worker);
     watch.tell(name, () => 'starts');
-    const common = {
-      kernel,
-      chance,
-      worker,
-      pauseMs: scenario.visibilityMs * 2,
-      slowMs: scenario.leaseMs * 1.5,
-      onFault: (fault: Parameters<Watch['fault']>[1], op: string) => watch.fault(name, fault, op),
-    };
-    const hangMs = scenario.way === 'transactional' ? { hangMs: 3_000 } : {};
-    const storeLink = new Link({ ...common, ...hangMs, server: store.server, odds: scenario.odds.store });
-    const statements = new Link({
-      ...common,
-      ...hangMs,
-      server: store.server,
-      odds: scenario.odds.store.filter(([kind]) => kind !== 'resent'),
-    });
-    const brokerLink = new Link({ ...common, server: broker.server, odds: scenario.odds.broker });
-    const resource = new Link({ ...common, server: new Server('resource'), odds: scenario.odds.resource, hangMs: 3_000 });
-    const kindOf = (messageId: string) => broker.find(messageId).sent.kind;
-    const receiver = code.createReceiver(
-      {
-        scope,
-        key: attribute('id'),
-        // Its type follows from the way, which is decided at run time.
-        store: store.client(worker, storeLink, statements) as DedupStore,
-        guarantee: scenario.way as 'leased',
-        world: worker,
-        leaseMs: scenario.leaseMs,
-        retentionMs: scenario.retentionMs,
-        storeTimeoutMs: scenario.storeTimeoutMs,
-        handlerTimeoutMs: scenario.handlerTimeoutMs,
-        waitMs: scenario.waitMs,
-        maxAttempts: scenario.maxAttempts,
-        concurrency: scenario.concurrency,
-        cacheSize: scenario.cacheSize,
-        groupSize: scenario.groupSize,
-        results: scenario.results,
-        backoff: { firstMs: 200, maxMs: 4_000 },
-        purgeEveryMs: 10_000,
-        on: {
-          duplicate: ({ kind }) => watch.count(kind === 'batch' ? 'batchCopies' : 'duplicates'),
-          claimed: ({ orphaned }) => orphaned && watch.count('orphans'),
-          busy: () => watch.count('busy'),
-          fenced: () => watch.count('fenced'),
-          mismatch: () => watch.count('mismatches'),
-          released: ({ reason }) => reason === 'order' && watch.count('groupStops'),
-        },
-      },
-      handlerOf(scenario, { kernel, chance, ledger, watch, worker, link: resource, kindOf }),
-    ) as Receiver;
-    const judged: Receiver = {
-      ...receiver,
-      process: (deliveries, source) => receiver.process(deliveries, judging(source)),
-    };
-    // The receiver tells sources apart by identity.
-    const sources = new WeakMap<Source<any>, Source<any>>();
-    function judging<D extends Delivery>(source: Source<D> = {}): Source<D> {
-      const known = sources.get(source);
-      if (known) return known;
-      const watched: Source<D> = {
-        ...source,
-        settled(delivery, verdict) {
-          if (worker.alive) hooks.verdict(worker, delivery.message.id, verdict);
-          source.settled?.(delivery, verdict);
-        },
-      };
-      sources.set(source, watched);
-      return watched;
-    }
-    const consumer = broker.consumer(worker, brokerLink, judged);
+    const consumer = consumerIn(this.#fleet.parts, worker);
     // A crash is followed by a new process, some time later.
     worker.onCrash.add(() => {
       watch.tell(name, () => 'is dead', true);
@@ -184,7 +85,7 @@ class Member {
         watch.tell(name, () => `has stopped, ${abandoned} abandoned`);
         watch.count('stops');
         watch.count('abandoned', abandoned);
-        hooks.stopped(worker, stopAt, abandoned);
+        onStopped(worker, stopAt, abandoned);
         worker.exit();
         if (!this.#closing) kernel.after(50 + stream.next() * 2_000, () => this.start());
       });

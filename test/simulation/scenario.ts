@@ -3,8 +3,14 @@ import { type CallFault, callFaults } from './link.ts';
 
 export const ways = ['leased', 'fenced', 'transactional'] as const;
 export type Way = (typeof ways)[number];
-export const brokerKinds = ['standard', 'fifo'] as const;
+/** `calls`: no broker, but callers of a `once` function. */
+export const brokerKinds = ['standard', 'fifo', 'calls'] as const;
 export type BrokerKind = (typeof brokerKinds)[number];
+
+/** What is simulated: each way on each broker, and `once`, which is always leased. */
+export const cells: readonly { readonly way: Way; readonly broker: BrokerKind }[] = ways.flatMap((way) =>
+  brokerKinds.filter((broker) => broker !== 'calls' || way === 'leased').map((broker) => ({ way, broker })),
+);
 
 /** What a message is like. */
 export type MessageKind =
@@ -118,7 +124,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     concurrency: plan.pick([1, 2, 10]),
     cacheSize: plan.pick([0, 100]),
     groupSize: plan.pick([1, 2, 500]),
-    results: plan.happens(0.6),
+    results: plan.happens(0.6) || broker === 'calls',
     // A redrive to a dead-letter queue and back takes longer than a forgetful store remembers, and would be refused.
     redrive: plan.happens(0.25) && !forgetful,
     maxReceives: plan.int(5, 10),

@@ -1,14 +1,16 @@
-import { createReceiver } from '../../src/index.ts';
+import { createReceiver, once } from '../../src/index.ts';
+import { callers } from './brokers/calls.ts';
 import { sqsBroker } from './brokers/sqs.ts';
 import { Chance, type Fault } from './chance.ts';
 import { Checks } from './checks.ts';
 import { Database } from './database.ts';
-import { type Code, Fleet } from './fleet.ts';
+import { Fleet } from './fleet.ts';
 import { Kernel } from './kernel.ts';
 import { Ledger } from './ledger.ts';
 import { Server } from './link.ts';
 import { type BrokerKind, type Scenario, scenarioOf, type Way } from './scenario.ts';
 import { databaseStore, leasedStore, type SimStore } from './stores.ts';
+import type { Code } from './subject.ts';
 import { type Interesting, type Line, type Violation, Watch } from './watch.ts';
 
 /** One run: a seed, and where it is a replay, the faults and the parts of the scenario that are to be in it. */
@@ -60,7 +62,7 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
     way === 'transactional'
       ? databaseStore(storeServer, watch, db)
       : leasedStore(kernel, storeServer, watch, checks.nameOf, lab.leasedStore);
-  const broker = sqsBroker(kernel, chance, scenario, watch);
+  const broker = (kind === 'calls' ? callers : sqsBroker)(kernel, chance, scenario, watch);
   checks.connect({ store, broker, ledger });
   const fleet = new Fleet(scenario.workers, {
     kernel,
@@ -70,11 +72,9 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
     broker,
     ledger,
     watch,
-    hooks: {
-      verdict: (worker, messageId, verdict) => checks.verdict(worker, messageId, verdict),
-      stopped: (worker, stopAt, abandoned) => checks.stopped(worker, stopAt, abandoned),
-    },
-    code: { createReceiver: lab.createReceiver ?? createReceiver },
+    onVerdict: (worker, messageId, verdict) => checks.verdict(worker, messageId, verdict),
+    onStopped: (worker, stopAt, abandoned) => checks.stopped(worker, stopAt, abandoned),
+    code: { createReceiver, once, ...lab },
   });
 
   let unsent = scenario.messages.length;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { brokerKinds, ways } from './scenario.ts';
+import { cells } from './scenario.ts';
 import { simulate } from './simulate.ts';
 
 /** The same seeds each time, and new ones each day; `npm run simulate` runs many more. */
@@ -7,7 +7,7 @@ const fixed = 150;
 const fresh = 50;
 const freshFrom = Math.floor(Date.now() / 86_400_000) * 1_000;
 
-describe.each(ways.flatMap((way) => brokerKinds.map((broker) => ({ way, broker }))))('$way × $broker', ({ way, broker }) => {
+describe.each(cells)('$way × $broker', ({ way, broker }) => {
   it.each([
     ['fixed', 1, fixed],
     ['fresh', freshFrom, fresh],

@@ -1,6 +1,7 @@
 import type { Bug } from './bug.ts';
 import { coreBugs } from './core.ts';
+import { onceBugs } from './once.ts';
 import { sqsBugs } from './sqs.ts';
 import { storeBugs } from './stores.ts';
 
-export const allBugs: readonly Bug[] = [...coreBugs, ...storeBugs, ...sqsBugs];
+export const allBugs: readonly Bug[] = [...coreBugs, ...onceBugs, ...storeBugs, ...sqsBugs];

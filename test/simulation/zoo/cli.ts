@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { brokerKinds, ways } from '../scenario.ts';
+import { cells } from '../scenario.ts';
 import { allBugs } from './all.ts';
 import { type Bug, leased } from './bug.ts';
 import { grow, uproot } from './grow.ts';
@@ -23,7 +23,7 @@ const bugs = allBugs.filter(({ name }) => name.includes(values.only ?? ''));
 const limit = Number(values.seeds ?? 10_000);
 
 /** The code as it is: what is caught in it is a bug of ours, or of the hunter. */
-const none: Bug = { name: '', wild: '', patches: [], look: ways.flatMap((way) => brokerKinds.map((broker) => [way, broker] as const)) };
+const none: Bug = { name: '', wild: '', patches: [], look: cells.map(({ way, broker }) => [way, broker] as const) };
 const clean = await inCopy(none, 'none', 100);
 if (isCaught(clean)) {
   console.log(`Nothing was put into the code, and it is caught: ${tell(clean)}`);
