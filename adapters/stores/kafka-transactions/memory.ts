@@ -1,7 +1,7 @@
 import type { Key } from '../../../src/store.ts';
 import { entryWords, type IdIndex, idIndex } from './ids.ts';
-import { limitAfter } from './probation.ts';
-import type { Kind, LogRecord, Note } from './record.ts';
+import { type Probation, probationWatch } from './probation.ts';
+import type { LogRecord, Note } from './record.ts';
 
 /** What is known of an id. Fingerprints are compared where both are not 0. */
 export type Known =
@@ -11,8 +11,7 @@ export type Known =
 /** What the dedup log of a partition says, as far as it has been read. */
 export interface Memory {
   readonly ids: IdIndex;
-  /** How many messages the next unit may take. See probation.ts. */
-  readonly limit: number;
+  readonly probation: Probation;
   /** Takes over a record that is in the log for good. Taking one over twice changes nothing. */
   apply(record: LogRecord, atMs: number): void;
   find(key: Key, entries: Int32Array, entry: number, nowMs: number): Known | undefined;
@@ -21,21 +20,17 @@ export interface Memory {
 export function memory({ retentionMs }: { readonly retentionMs: number }): Memory {
   const ids = idIndex({ spanMs: retentionMs / 8 });
   const notes = new Map<Key, { readonly note: Note; readonly atMs: number }>();
-  let limit = Number.POSITIVE_INFINITY;
-  let last: Kind | undefined;
+  const probation = probationWatch();
 
   return {
     ids,
-    get limit() {
-      return limit;
+    get probation() {
+      return probation.now;
     },
 
     apply(record, atMs) {
-      const { kind, entries } = record;
-      if (kind !== 'mark') {
-        limit = limitAfter(record, limit, last);
-        last = kind;
-      }
+      const { entries } = record;
+      probation.apply(record);
       const count = entries.length / entryWords;
       for (let entry = 0; entry < count; entry++) ids.add(entries, entry, atMs);
       for (const note of record.notes) {

@@ -4,7 +4,7 @@ import type { TransactionalStore } from '../../../src/store.ts';
 import { isFenced, isPassing, type KafkaTransaction, type TopicPartition } from './client.ts';
 import { memory } from './memory.ts';
 import { chunksOf, type KafkaTx, type OutgoingLimits } from './outgoing.ts';
-import { nextLimit } from './probation.ts';
+import { after, free, type Probation } from './probation.ts';
 import type { Producers } from './producers.ts';
 import type { LogReader } from './reader.ts';
 import { decodeRecord, encodeRecord, type Kind, type LogRecord } from './record.ts';
@@ -77,7 +77,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   const newId = (): Buffer => Buffer.from(random.token().replaceAll('-', '').padEnd(32, '0').slice(0, 32), 'hex');
 
   function recordOf(kind: Kind, rest: Partial<LogRecord> = {}): LogRecord {
-    return { kind, id: newId(), limit: 0, entries: none, notes: [], ...rest };
+    return { kind, id: newId(), probation: free, entries: none, notes: [], ...rest };
   }
 
   /** One transaction, up to its commit. Answers where the next record of the log will be, at the earliest. */
@@ -186,7 +186,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     }
   }
 
-  async function commit(at: Term, failures: number, limit: number, changes: Changes): Promise<void> {
+  async function commit(at: Term, failures: number, probation: Probation, changes: Changes): Promise<void> {
     try {
       if (at.failures !== failures) throw new ReceiverError('store', 'The unit before this one did not commit');
       const { entries, notes, outgoing, offset } = changes;
@@ -194,8 +194,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         if (at.lost) throw at.lost;
         return;
       }
-      const hasEnded = entries.length > 0 || notes.some(({ parked }) => parked);
-      await flush(at, recordOf('unit', { limit: nextLimit(limit, hasEnded), entries, notes }), changes);
+      await flush(at, recordOf('unit', { probation: after(probation, changes), entries, notes }), changes);
     } catch (error) {
       at.failures++;
       throw error;
@@ -207,27 +206,21 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   const unit: OwnedPartition['unit'] = async (work) => {
     const { done, result } = await working.run(async () => {
       const at = term;
-      const { limit } = known;
       // On probation nothing overlaps, so that it is known what a process died of.
-      if (limit !== Number.POSITIVE_INFINITY) await committing.idle();
-      if (limit === 1) return { ...(await options.alone.run(() => run(at, limit, work, true))) };
-      return run(at, limit, work, false);
+      if (known.probation.limit > 0) await committing.idle();
+      const { probation } = known;
+      return probation.limit === 1 ? options.alone.run(() => run(at, probation, work)) : run(at, probation, work);
     });
     await done;
     return result;
   };
 
   /** `done` tells of the commit. The next unit's handlers may run meanwhile. */
-  async function run<R>(
-    at: Term,
-    limit: number,
-    work: Parameters<typeof unit<R>>[0],
-    wait: boolean,
-  ): Promise<{ done: Promise<void>; result: R }> {
+  async function run<R>(at: Term, probation: Probation, work: Parameters<typeof unit<R>>[0]): Promise<{ done: Promise<void>; result: R }> {
     if (at.lost) throw at.lost;
     const { failures } = at;
     const { unit, close } = openUnit({
-      limit,
+      limit: probation.limit || Number.POSITIVE_INFINITY,
       limits: options.limits,
       retentionMs: options.retentionMs,
       fence: Number(position ?? 0) + 1,
@@ -238,14 +231,14 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         }
         return known.find(key, entries, entry, clock.wall());
       },
-      count: (note) => committing.run(() => flush(at, recordOf('unit', { limit: 1, notes: [note] }))),
+      count: (note) => committing.run(() => flush(at, recordOf('unit', { probation, notes: [note] }))),
     });
     const result = await work(unit);
     const changes = close();
     at.pending.add(changes);
-    const done = committing.run(() => commit(at, failures, limit, changes));
+    const done = committing.run(() => commit(at, failures, probation, changes));
     done.catch(() => {});
-    if (wait) await done;
+    if (probation.limit === 1) await done;
     return { done, result };
   }
 

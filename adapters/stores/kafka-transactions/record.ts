@@ -1,11 +1,12 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Ask, Key } from '../../../src/store.ts';
 import { entryWords } from './ids.ts';
+import type { Probation } from './probation.ts';
 
 /**
  * A record of the dedup log. Its key names group and topic; its value is
  *
- *     version (1 byte)  kind (1)  limit (2)  entries (4)  id (16)  |  entries, 20 bytes each  |  notes, as JSON
+ *     version (1 byte)  kind (1)  probation: limit (2), left (2)  entries (4)  id (16)  |  entries, 20 bytes each  |  notes, as JSON
  *
  * in little-endian order. An entry is a completed id: the first 128 bits of its key, and 32 of its fingerprint.
  */
@@ -13,8 +14,8 @@ export interface LogRecord {
   readonly kind: Kind;
   /** Of the unit that wrote it, new for each: whether it is in the log tells whether the unit has committed. */
   readonly id: Buffer;
-  /** How many messages the owner's next unit may take. See probation.ts. */
-  readonly limit: number;
+  /** Of the owner's next unit. */
+  readonly probation: Probation;
   /** Completed ids, `entryWords` each. */
   readonly entries: Int32Array;
   readonly notes: readonly Note[];
@@ -33,17 +34,18 @@ export interface Note {
 
 const kinds: readonly Kind[] = ['unit', 'assigned', 'mark', 'returned'];
 const version = 1;
-const headerBytes = 24;
+const headerBytes = 26;
 const entryBytes = entryWords * 4;
 
-export function encodeRecord({ kind, id, limit, entries, notes }: LogRecord): Buffer {
+export function encodeRecord({ kind, id, probation, entries, notes }: LogRecord): Buffer {
   const tail = notes.length > 0 ? Buffer.from(JSON.stringify(notes)) : Buffer.alloc(0);
   const value = Buffer.alloc(headerBytes + entries.byteLength + tail.length);
   value.writeUInt8(version, 0);
   value.writeUInt8(kinds.indexOf(kind), 1);
-  value.writeUInt16LE(limit, 2);
-  value.writeUInt32LE(entries.length / entryWords, 4);
-  id.copy(value, 8);
+  value.writeUInt16LE(probation.limit, 2);
+  value.writeUInt16LE(probation.left, 4);
+  value.writeUInt32LE(entries.length / entryWords, 6);
+  id.copy(value, 10);
   Buffer.from(entries.buffer, entries.byteOffset, entries.byteLength).copy(value, headerBytes);
   tail.copy(value, headerBytes + entries.byteLength);
   return value;
@@ -57,7 +59,7 @@ export function decodeRecord(value: Buffer | null, where: string): LogRecord {
   if (!value || value.length < headerBytes) return refuse(`${value?.length ?? 0} bytes`);
   if (value[0] !== version) return refuse(`version ${value[0]}: another version of idempotent-receiver wrote it`);
   const kind = kinds[value[1]!];
-  const count = value.readUInt32LE(4);
+  const count = value.readUInt32LE(6);
   const notesAt = headerBytes + count * entryBytes;
   if (!kind || notesAt > value.length) return refuse(`kind ${value[1]} with ${count} entries in ${value.length} bytes`);
   // Copied once: what kafkajs gives is not aligned.
@@ -69,7 +71,8 @@ export function decodeRecord(value: Buffer | null, where: string): LogRecord {
   } catch {
     return refuse('notes that are no JSON');
   }
-  return { kind, limit: value.readUInt16LE(2), id: value.subarray(8, headerBytes), entries, notes };
+  const probation = { limit: value.readUInt16LE(2), left: value.readUInt16LE(4) };
+  return { kind, id: value.subarray(10, headerBytes), probation, entries, notes };
 }
 
 /** The entries of keys, in the order asked. Decoded in one go, which is ten times cheaper than one by one. */
