@@ -5,7 +5,7 @@
  * argv: JSON of Task.
  */
 import { kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
-import { attribute, createReceiver } from '../../../../src/index.ts';
+import { attribute, createReceiver, type Delivery } from '../../../../src/index.ts';
 import { clientOf, createPartitioner, deliveries, processAll } from './rig-base.ts';
 
 export interface Task {
@@ -83,13 +83,15 @@ await Promise.all(
   Array.from({ length: task.partitions ?? 1 }, async (_, partition) => {
     const { offset = '0' } = await store.assign({ topic: input, partition });
     armed = true;
-    let waiting = deliveries(
+    const all = deliveries(
       input,
       ids.slice(Number(offset)).map((id) => (partition ? `${id}.${partition}` : id)),
       { from: Number(offset), partition },
     );
+    const done = new Set<Delivery>();
+    let waiting = all;
     while (waiting.length > 0) {
-      const verdicts = await processAll(receiver, input, waiting, partition);
+      const verdicts = await processAll(receiver, input, waiting, partition, { all, done });
       for (const [i, verdict] of verdicts.entries()) {
         if (verdict.action !== 'retry') await tell({ id: waiting[i]!.message.headers['id'], verdict });
       }

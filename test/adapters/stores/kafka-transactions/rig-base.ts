@@ -30,18 +30,22 @@ export function deliveries(topic: string, ids: readonly string[], { from = 0, pa
   }));
 }
 
-/** Gives deliveries to a receiver, as one batch, with the offset behind the contiguous prefix of what is done. */
-export function processAll(receiver: Receiver, topic: string, batch: readonly Delivery[], partition = 0): Promise<Verdict[]> {
-  const done = new Set<Delivery>();
-  const nextOf = (verdicts: ReadonlyMap<Delivery, Verdict>) => {
-    for (const [delivery, { action }] of verdicts) if (action !== 'retry') done.add(delivery);
-    const offsets = batch.map(({ message }) => Number(message.id.split('/').at(-1)));
-    const first = batch.findIndex((delivery) => !done.has(delivery));
-    return String(first < 0 ? offsets.at(-1)! + 1 : offsets[first]!);
-  };
+/** Gives deliveries to a receiver, as one batch, with the offset behind the contiguous prefix of what is done of `all`. */
+export function processAll(
+  receiver: Receiver,
+  topic: string,
+  batch: readonly Delivery[],
+  partition = 0,
+  { all, done }: { all: readonly Delivery[]; done: Set<Delivery> } = { all: batch, done: new Set() },
+): Promise<Verdict[]> {
+  const offsetOf = ({ message }: Delivery) => Number(message.id.split('/').at(-1));
   return receiver.process(batch, {
     partition: `${topic}/${partition}`,
-    committing: async (tx, verdicts) => (tx as { commitOffset(next: string): void }).commitOffset(nextOf(verdicts)),
+    async committing(tx, verdicts) {
+      for (const [delivery, { action }] of verdicts) if (action !== 'retry') done.add(delivery);
+      const first = all.find((delivery) => !done.has(delivery));
+      (tx as { commitOffset(next: string): void }).commitOffset(String(first ? offsetOf(first) : offsetOf(all.at(-1)!) + 1));
+    },
   });
 }
 
