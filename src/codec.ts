@@ -33,15 +33,15 @@ function unfitForJson(value: unknown): string | undefined {
 }
 
 /** Encodes with a codec and a limit. @throws ReceiverError `codec` */
-export function encodeResult(codec: Codec, maxBytes: number, result: unknown): string {
+export function encodeResult(codec: Codec, maxBytes: number, result: unknown, what = "the handler's result"): string {
   let text: string;
   try {
     text = codec.encode(result);
   } catch (cause) {
-    throw new ReceiverError('codec', `Expected the handler's result to be encodable: ${describeError(cause)}`, { cause });
+    throw new ReceiverError('codec', `Expected ${what} to be encodable: ${describeError(cause)}`, { cause });
   }
   if (typeof text !== 'string') throw new ReceiverError('codec', `Expected the codec to return a string, got ${typeof text}`);
   const bytes = Buffer.byteLength(text);
-  if (bytes > maxBytes) throw new ReceiverError('codec', `Expected the handler's result to be at most ${maxBytes} bytes, got ${bytes}`);
+  if (bytes > maxBytes) throw new ReceiverError('codec', `Expected ${what} to be at most ${maxBytes} bytes, got ${bytes}`);
   return text;
 }

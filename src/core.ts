@@ -24,7 +24,7 @@ export interface Core {
   /** A message whose last owner died may be what killed it, so such messages run one at a time, each counted alone. */
   readonly suspects: Limiter;
   /** Absent where the store has only transactions. */
-  readonly store: Pick<GuardedStore, 'claim' | 'settle'> | undefined;
+  readonly store: Pick<GuardedStore, 'claim' | 'settle' | 'journal'> | undefined;
   /** Handlers that were given up, until they have ended and what became of them is recorded. */
   readonly loose: Set<Promise<unknown>>;
   /** Aborted when `stop` begins: nothing new is started. */

@@ -32,6 +32,12 @@ export const errorCodes = [
   'broker',
   /** A handler called its own receiver, or a `once` function itself with the same key, and would wait for itself. */
   'nested',
+  /** A step that can't be: its name is no name or is taken, there are too many, it was begun after its handler had ended. */
+  'invalid-step',
+  /** An earlier attempt has done steps that this one does not ask for: the code has changed. */
+  'steps-changed',
+  /** A step was begun by an attempt that died, and whether it has happened can't be found out. */
+  'unknown-outcome',
 ] as const;
 
 export type ErrorCode = (typeof errorCodes)[number];

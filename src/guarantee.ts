@@ -1,3 +1,5 @@
+import type { StepsContext } from './effects/context.ts';
+import type { Journal } from './effects/journal.ts';
 import type { Message } from './message.ts';
 import type { DedupStore, TransactionalStore } from './store.ts';
 
@@ -22,6 +24,9 @@ export type DefaultGuarantee<Store> = Store extends TransactionalStore<any> ? 't
 /** What `ctx.tx` is. */
 export type TxOf<Store> = Store extends TransactionalStore<infer Tx> ? Tx : never;
 
+/** Whether a handler has `ctx.step`: where its claim is kept in a store that is a journal too. */
+export type HasSteps<Store, G extends Guarantee> = G extends 'transactional' ? false : Store extends Journal ? true : false;
+
 /** What every handler gets beside the payload. */
 export interface BaseContext {
   readonly message: Message;
@@ -34,10 +39,18 @@ export interface BaseContext {
    * attempt, different for every name. 32 characters of base64url.
    */
   key(name: string): string;
+  /** A UUID (version 8), the same on every attempt of this message, another for every name. Not secret. */
+  uuid(name: string): string;
+  /** A number in [0, 1), the same on every attempt of this message, another for every name. */
+  random(name: string): number;
 }
 
-/** What a handler gets beside the payload, by guarantee: `tx` in a transaction, `fence` where the handler's resource checks it. */
-export type Context<G extends Guarantee, Tx = never> = BaseContext &
+/**
+ * What a handler gets beside the payload, by guarantee: `tx` in a transaction, `fence` where the handler's resource checks it; and by store:
+ * steps where it is a journal.
+ */
+export type Context<G extends Guarantee, Tx = never, Steps extends boolean = false> = BaseContext &
+  (Steps extends true ? StepsContext : unknown) &
   (G extends 'transactional'
     ? {
         /** The open transaction. Write effects through it, and neither commit nor roll back. */

@@ -1,4 +1,5 @@
 import { coalesce } from './coalesce.ts';
+import { type ClaimRef, type Entries, type EntryWrite, isJournal } from './effects/journal.ts';
 import { ReceiverError } from './errors.ts';
 import type { Gate } from './gate.ts';
 import type { CommonSettings } from './options.ts';
@@ -13,8 +14,15 @@ export interface GuardedStore {
   settle(ends: readonly End[]): Promise<Settled[]>;
   extend(holds: readonly Hold[]): Promise<readonly Settled[]>;
   purge(limit: number): Promise<number>;
+  /** Absent if the store is no journal. */
+  readonly journal: GuardedJournal | undefined;
   /** Nobody waits any more: calls that are under way fail, their outcome unknown, and leave no timer behind. */
   close(): void;
+}
+
+export interface GuardedJournal {
+  writeEntries(writes: readonly EntryWrite[]): Promise<Settled[]>;
+  readEntries(claims: readonly ClaimRef[]): Promise<Entries[]>;
 }
 
 export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSettings): GuardedStore {
@@ -78,7 +86,14 @@ export function guardedStore(store: DedupStore, gate: Gate, settings: CommonSett
       (answers) => giveBack(asks, answers),
     );
   const settle = (ends: End[]) => answered('settle', ends, () => store.settle(ends));
+  const journal: GuardedJournal | undefined = isJournal(store)
+    ? {
+        writeEntries: coalesce((writes) => answered('writeEntries', writes, () => store.writeEntries(writes)), { maxBatch }),
+        readEntries: coalesce((claims) => answered('readEntries', claims, () => store.readEntries(claims)), { maxBatch }),
+      }
+    : undefined;
   return {
+    journal,
     claim: coalesce(claim, { maxBatch }),
     settle: coalesce(settle, { maxBatch }),
     extend: (holds) => answered('extend', holds, () => store.extend(holds)),

@@ -1,8 +1,14 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import { encodeResult } from './codec.ts';
 import { digest } from './digest.ts';
+import type { StepsContext } from './effects/context.ts';
+import { randomOf, uuidOf } from './effects/deterministic.ts';
+import { Run, type StepClaim } from './effects/run.ts';
+import { type RunSaga, sagaOf } from './effects/saga.ts';
+import { type Step, stepOf } from './effects/step.ts';
 import { describeError, ReceiverError, RetryAfter, TerminalError, thrownValue } from './errors.ts';
 import type { BaseContext } from './guarantee.ts';
+import type { GuardedJournal } from './guarded-store.ts';
+import { runInside } from './inside.ts';
 import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import type { DeadLetterReason, Message, RetryReason } from './message.ts';
@@ -34,46 +40,52 @@ class Unfit extends Error {
   }
 }
 
-interface Running {
-  readonly owner: object;
-  readonly key: string;
-  readonly outer: Running | undefined;
-  ended: boolean;
-}
-
-const running = new AsyncLocalStorage<Running>();
-
-/**
- * Whether the caller is inside a running handler of `owner`, with `key` if one is given. A handler that waits for itself would wait for
- * ever. What it has started and left behind, such as a timer, is outside once it has ended.
- */
-export function isInside(owner: object, key?: string): boolean {
-  for (let at = running.getStore(); at; at = at.outer) {
-    if (!at.ended && at.owner === owner && (key === undefined || at.key === key)) return true;
-  }
-  return false;
-}
-
-/** Beside the payload: what every handler gets, and `tx` or `fence` where there is one. */
-class HandlerContext implements BaseContext {
+/** Beside the payload: what every handler gets, `tx` or `fence` where there is one, and steps where there is a journal. */
+class HandlerContext implements BaseContext, Partial<StepsContext> {
   readonly message: Message;
   readonly attempt: number;
   readonly key: (name: string) => string;
+  readonly uuid: (name: string) => string;
+  readonly random: (name: string) => number;
   declare readonly tx?: unknown;
   declare readonly fence?: number;
   readonly #lease: Lease;
+  readonly #openRun: (() => Run) | undefined;
+  #run: Run | undefined;
 
-  constructor(job: Job, lease: Lease, own: Own) {
+  constructor(job: Job, lease: Lease, own: Own, settings: ReceiverSettings) {
     this.message = job.message;
     this.attempt = own.attempt;
     this.key = (name) => digest(['downstream', job.key, name], 32);
+    this.uuid = (name) => uuidOf(job.key, name);
+    this.random = (name) => randomOf(job.key, name);
     if ('tx' in own) this.tx = own.tx;
     if (own.fence !== undefined) this.fence = own.fence;
     this.#lease = lease;
+    const { steps } = own;
+    this.#openRun = steps && (() => (this.#run ??= new Run({ ...steps, settings, lease, keyOf: this.key })));
   }
 
   get signal(): AbortSignal {
     return this.#lease.signal;
+  }
+
+  // Made for those who ask: most handlers have no steps, or have no journal to keep them in.
+  get step(): Step {
+    return (this.#openRun && stepOf(this.#openRun())) as Step;
+  }
+
+  get saga(): RunSaga {
+    return (this.#openRun && sagaOf(this.#openRun())) as RunSaga;
+  }
+
+  get now(): () => Promise<number> {
+    return (this.#openRun && (() => this.#openRun!().now())) as () => Promise<number>;
+  }
+
+  /** The handler has ended; so have its steps. */
+  async end(failed: boolean): Promise<void> {
+    await this.#run?.end(failed);
   }
 }
 
@@ -82,6 +94,7 @@ interface Own {
   readonly attempt: number;
   readonly tx?: unknown;
   readonly fence?: number;
+  readonly steps?: { readonly journal: GuardedJournal; claim(): Promise<StepClaim> } | undefined;
 }
 
 /** Runs the handler: schema, handler, encoding of the result. Rejects with whatever goes wrong; `failureOf` says what follows. */
@@ -94,22 +107,32 @@ export async function runHandler(
   own: Own,
 ): Promise<Handled> {
   const { clock } = settings.world;
-  const inside: Running = { owner, key: job.key, outer: running.getStore(), ended: false };
   // The schema counts too: one that asks a service may hang like any handler.
   lease.limit(settings.handlerTimeoutMs);
   try {
     const payload = settings.schema ? await fit('invalid-payload', validate(settings.schema, job.payload)) : job.payload;
-    const context = new HandlerContext(job, lease, own);
+    const context = new HandlerContext(job, lease, own, settings);
     const startedAt = clock.now();
-    const result = await running.run(inside, async () => handler(payload, context));
+    const result = await runInside(owner, job.key, () => handled(() => handler(payload, context), context));
     const durationMs = clock.now() - startedAt;
     if (!settings.results) return { result, encoded: undefined, durationMs };
     const encoded = await fit('unencodable-result', async () => encodeResult(settings.codec, settings.maxResultBytes, result));
     return { result, encoded, durationMs };
   } finally {
-    inside.ended = true;
     lease.limit(Number.POSITIVE_INFINITY);
   }
+}
+
+async function handled(handle: () => unknown, context: HandlerContext): Promise<unknown> {
+  let result: unknown;
+  try {
+    result = await handle();
+  } catch (error) {
+    await context.end(true);
+    throw error;
+  }
+  await context.end(false);
+  return result;
 }
 
 /** Decides by the class of the error, then by what happened to the lease, then by the attempts that are left. */
@@ -120,7 +143,10 @@ export function failureOf(settings: ReceiverSettings, thrown: unknown, attempt: 
   const aborted = lease.aborted?.code;
   // A stopping receiver is not the message's fault.
   if (aborted === 'stopped') return { retry: 'stopped', afterMs: 0, counted: false, error };
-  if (attempt >= settings.maxAttempts) return { park: 'max-attempts', detail: describeError(error), error };
+  if (attempt >= settings.maxAttempts) {
+    const unknown = error instanceof ReceiverError && error.code === 'unknown-outcome';
+    return { park: unknown ? 'unknown-outcome' : 'max-attempts', detail: describeError(error), error };
+  }
   const afterMs =
     error instanceof RetryAfter
       ? error.afterMs

@@ -4,13 +4,20 @@ export { canonicalJson } from './canonical.ts';
 /** For both, and for tests: time and chance, results, schemas. */
 export { type Clock, type Random, realWorld, type World } from './clock.ts';
 export { type Codec, jsonCodec } from './codec.ts';
+/** Effects that happen once, step by step. */
+export type { StepsContext } from './effects/context.ts';
+/** For stores that keep the journal of steps: the contract. */
+export type { ClaimRef, Entries, Entry, EntryWrite, Journal } from './effects/journal.ts';
+export { type RunSaga, type Saga, type SagaStepOptions, SagaUndone } from './effects/saga.ts';
+export type { Confirm, Confirmed, Step, StepCall, StepOptions } from './effects/step.ts';
+export { type Steps, type StepsOptions, type StepsRun, steps } from './effects/steps.ts';
 /** Errors. A handler throws `TerminalError` or `RetryAfter` to decide what becomes of its message. */
 export { type ErrorCode, errorCodes, ReceiverError, RetryAfter, TerminalError } from './errors.ts';
 /** What the receiver tells about its work. */
 export type { EventBase, EventHooks, ReceiverEvents } from './events.ts';
 export { type FingerprintOption, fingerprintOf } from './fingerprint.ts';
 /** What a handler is promised, and what it gets. */
-export type { BaseContext, Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
+export type { BaseContext, Context, DefaultGuarantee, Guarantee, GuaranteeOf, HasSteps, TxOf } from './guarantee.ts';
 /** What makes two deliveries the same message, and what makes two messages different. */
 export { attribute, body, cloudEvent, contentHash, header, type KeyStrategy, keyOf, messageId, scope, tenant } from './key.ts';
 /** For broker adapters: deliveries in, verdicts out. */

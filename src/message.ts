@@ -67,7 +67,9 @@ export type DeadLetterReason =
   /** Same key as a known message, with another payload. */
   | 'mismatch'
   /** The handler's result could not be encoded. */
-  | 'unencodable-result';
+  | 'unencodable-result'
+  /** The attempts are used up, and whether a step has happened could not be found out: somebody has to look. */
+  | 'unknown-outcome';
 
 /** What the broker adapter has to do with one delivery. An adapter obeys it, and decides nothing by itself. */
 export type Verdict =

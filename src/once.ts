@@ -87,7 +87,8 @@ function wrap(options: OnceOptions<any[]>, fn: AnyFunction, context?: ClassMetho
   return Object.defineProperty(onced, 'name', { value: fn.name, configurable: true });
 }
 
-function resultOf(verdict: Verdict, scope: string): unknown {
+/** What a verdict means to the caller of a function. */
+export function resultOf(verdict: Verdict, scope: string): unknown {
   if (verdict.action === 'ack') return verdict.result;
   const name = JSON.stringify(scope);
   if (verdict.action === 'dead-letter') {

@@ -61,6 +61,8 @@ export interface ReceiverOptionsBase<Store, Payload> extends CommonOptions {
   readonly backoff?: { readonly firstMs?: number; readonly maxMs?: number };
   /** Keeps the handler's result for duplicates. @default false */
   readonly results?: boolean;
+  /** Steps that older code had and this code has no more: what the journal tells of them is left alone. Those of a saga as `saga/step`. */
+  readonly retiredSteps?: readonly string[];
   /** Transactional mode: messages that share one transaction at most. @default 500 */
   readonly groupSize?: number;
 }
@@ -118,6 +120,7 @@ export interface ReceiverSettings extends CommonSettings {
   readonly backoff: { readonly firstMs: number; readonly maxMs: number };
   readonly results: boolean;
   readonly groupSize: number;
+  readonly retiredSteps: readonly string[];
 }
 
 export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guarantee>): ReceiverSettings {
@@ -132,7 +135,9 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
   if (typeof backoff !== 'object') refuseOption('backoff', '`{ firstMs, maxMs }`', backoff);
   const firstMs = expectNumber('backoff.firstMs', backoff.firstMs ?? 1_000, { atLeast: 0, atMost: longest });
   const maxMs = expectNumber('backoff.maxMs', backoff.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs, atMost: longest });
-  const { decode = decodeJson, schema, results = false } = options;
+  const { decode = decodeJson, schema, results = false, retiredSteps = [] } = options;
+  if (!Array.isArray(retiredSteps) || !retiredSteps.every((name) => typeof name === 'string'))
+    refuseOption('retiredSteps', 'a list of names', retiredSteps);
   if (typeof decode !== 'function') refuseOption('decode', 'a function', decode);
   // Schemas of older libraries have no such member, and would fail on every message.
   if (schema !== undefined && typeof schema?.['~standard']?.validate !== 'function')
@@ -152,6 +157,7 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
     backoff: { firstMs, maxMs },
     results,
     groupSize: expectNumber('groupSize', options.groupSize ?? 500, { atLeast: 1, integer: true }),
+    retiredSteps,
   };
 }
 

@@ -4,10 +4,11 @@ import type { Core } from './core.ts';
 import { expectNumber, ReceiverError, refuseOption } from './errors.ts';
 import { emitter, teller } from './events.ts';
 import { gate } from './gate.ts';
-import type { Context, DefaultGuarantee, Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
+import type { Context, DefaultGuarantee, Guarantee, GuaranteeOf, HasSteps, TxOf } from './guarantee.ts';
 import { guardedStore } from './guarded-store.ts';
-import { type AnyHandler, isInside } from './handler.ts';
+import type { AnyHandler } from './handler.ts';
 import { identifier } from './identity.ts';
+import { isInside } from './inside.ts';
 import { jobsOf, lanesOf } from './job.ts';
 import { leases } from './lease.ts';
 import { leasedWay } from './leased.ts';
@@ -73,7 +74,7 @@ export function createReceiver<
   G extends Guarantee = DefaultGuarantee<Store>,
 >(
   options: { readonly store: Store } & ReceiverOptions<Store, Payload, G>,
-  handler: (payload: Payload, context: Context<G, TxOf<Store>>) => unknown,
+  handler: (payload: Payload, context: Context<G, TxOf<Store>, HasSteps<Store, G>>) => unknown,
 ): Receiver<G & GuaranteeOf<Store>> {
   const settings = receiverSettings(options as unknown as ReceiverOptions<unknown, unknown, Guarantee>);
   if (typeof handler !== 'function') refuseOption('handler', 'a function', handler);

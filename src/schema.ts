@@ -14,8 +14,8 @@ type SchemaResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: readonly { readonly message: string; readonly path?: readonly unknown[] | undefined }[] };
 
-/** The payload as the schema gives it. @throws ReceiverError `invalid-payload`, naming where and what, never the payload */
-export async function validate<Output>(schema: StandardSchema<Output>, payload: unknown): Promise<Output> {
+/** The payload, or what else `what` says, as the schema gives it. @throws ReceiverError `invalid-payload`, naming where and what, never the payload */
+export async function validate<Output>(schema: StandardSchema<Output>, payload: unknown, what = 'the payload'): Promise<Output> {
   const result = await schema['~standard'].validate(payload);
   if (!result.issues) return result.value;
   const issues = result.issues.slice(0, 5).map(({ message, path }) => {
@@ -24,5 +24,5 @@ export async function validate<Output>(schema: StandardSchema<Output>, payload: 
       .join('.');
     return where ? `${where}: ${message}` : message;
   });
-  throw new ReceiverError('invalid-payload', `Expected the payload to fit its schema: ${issues.join('; ')}`);
+  throw new ReceiverError('invalid-payload', `Expected ${what} to fit its schema: ${issues.join('; ')}`);
 }

@@ -66,7 +66,14 @@ export interface Ask {
 
 /** The store's answer to an `Ask`. */
 export type Answer =
-  | { readonly state: 'claimed'; readonly fence: number; readonly attempt: number; readonly orphaned: boolean }
+  /** `fresh`: true only if this call has made the record, so that its journal is empty. A store need not tell. */
+  | {
+      readonly state: 'claimed';
+      readonly fence: number;
+      readonly attempt: number;
+      readonly orphaned: boolean;
+      readonly fresh?: boolean | undefined;
+    }
   /** `ageMs`: since it was completed. `result`: the encoded result, if one was stored. */
   | { readonly state: 'completed'; readonly result?: string | undefined; readonly ageMs: number }
   /** `remainingMs`: until the owner's lease ends, if it is not extended. */

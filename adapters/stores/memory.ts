@@ -1,3 +1,4 @@
+import type { ClaimRef, Entries, Entry, EntryWrite, Journal } from '../../src/effects/journal.ts';
 import type { Answer, Ask, DedupStore, End, Hold, Key, RecordView, Settled, StoreAdmin } from '../../src/store.ts';
 
 /** Options of {@link memoryStore}. */
@@ -10,7 +11,7 @@ export interface MemoryStoreOptions {
  * A store in this process's memory: the reference that other stores are compared with, and good for tests and for single processes
  * whose messages may be handled again after a restart. Nothing survives the process. `purge` and `listParked` look at every record.
  */
-export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & StoreAdmin {
+export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Journal & StoreAdmin {
   const now = options.now ?? (() => performance.now());
   const records = new Map<Key, MemoryRecord>();
   // One counter for all keys: fences of a key grow even when its record has been forgotten in between.
@@ -32,24 +33,25 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Stor
       case 'parked':
         return { state: 'parked', reason: record.reason, detail: record.detail, attempts: record.attempts };
       case 'released':
-        return take(ask, record.attempts + 1, false, record.fingerprint);
+        return take(ask, record.attempts + 1, false, record);
       case 'claimed': {
         if (record.token === ask.token) {
           lease(record, ask.leaseMs, ask.retainMs);
           return { state: 'claimed', fence: record.fence, attempt: record.attempts, orphaned: record.orphaned };
         }
         const remainingMs = record.leaseUntil - now();
-        return remainingMs > 0 ? { state: 'busy', remainingMs } : take(ask, record.attempts + 1, true, record.fingerprint);
+        return remainingMs > 0 ? { state: 'busy', remainingMs } : take(ask, record.attempts + 1, true, record);
       }
     }
   }
 
-  function take(ask: Ask, attempts: number, orphaned: boolean, known = ''): Answer {
+  function take(ask: Ask, attempts: number, orphaned: boolean, before?: MemoryRecord): Answer {
     const fence = ++lastFence;
     const record: MemoryRecord = {
       ...blank,
       key: ask.key,
-      fingerprint: known || ask.fingerprint,
+      fingerprint: before?.fingerprint || ask.fingerprint,
+      entries: before?.entries ?? new Map(),
       state: 'claimed',
       token: ask.token,
       fence,
@@ -81,6 +83,25 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Stor
     return 'ok';
   }
 
+  /** The entries of a record, if the token holds its claim. */
+  function entriesOf({ key, token }: ClaimRef): Map<string, Entry> | undefined {
+    const record = find(key);
+    return record?.state === 'claimed' && record.token === token ? record.entries : undefined;
+  }
+
+  function writeOne({ name, state, text, ...claim }: EntryWrite): Settled {
+    const entries = entriesOf(claim);
+    if (!entries) return 'fenced';
+    const before = entries.get(name);
+    if (!before || before.state === 'started') entries.set(name, { name, state, text });
+    return 'ok';
+  }
+
+  function readOne(claim: ClaimRef): Entries {
+    const entries = entriesOf(claim);
+    return entries ? [...entries.values()] : 'fenced';
+  }
+
   /** Every write ends here: the record is kept for `retainMs` from now, and never less than its lease. */
   function lease(record: MemoryRecord, leaseMs: number, retainMs: number): void {
     record.writtenAt = now();
@@ -99,6 +120,8 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Stor
     claim: async (asks) => asks.map(claimOne),
     settle: async (ends) => ends.map(settleOne),
     extend: async (holds) => holds.map(extendOne),
+    writeEntries: async (writes) => writes.map(writeOne),
+    readEntries: async (claims) => claims.map(readOne),
 
     async purge(limit) {
       let purged = 0;
@@ -155,6 +178,7 @@ interface MemoryRecord {
   fence: number;
   attempts: number;
   orphaned: boolean;
+  readonly entries: Map<string, Entry>;
   result: string | undefined;
   reason: string;
   detail: string;

@@ -8,6 +8,9 @@ export { CounterExample, type Proof, type ProveOptions, prove } from './prove/pr
 export {
   type Clause,
   type ContractOptions,
+  type JournalHarness,
+  journalClauses,
+  journalContract,
   runClause,
   type Skip,
   type StoreHarness,

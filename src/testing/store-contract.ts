@@ -1,11 +1,13 @@
 import { adminClauses } from './clauses/admin.ts';
 import { claimClauses } from './clauses/claim.ts';
+import { type JournalHarness, journalClauses } from './clauses/journal.ts';
 import type { Clause, StoreHarness } from './clauses/kit.ts';
 import { lifetimeClauses } from './clauses/lifetime.ts';
 import { ownershipClauses } from './clauses/ownership.ts';
 import { type TransactionalHarness, unitClauses } from './clauses/unit.ts';
 import { upkeepClauses } from './clauses/upkeep.ts';
 
+export { type JournalHarness, journalClauses } from './clauses/journal.ts';
 export type { Clause, StoreHarness } from './clauses/kit.ts';
 export type { TransactionalHarness } from './clauses/unit.ts';
 
@@ -66,9 +68,16 @@ export function transactionalStoreContract<Tx>(options: ContractOptions<Transact
   );
 }
 
+/** Registers the suite for contract 30 to 36, of a store that keeps the journal of steps. Run `storeContract` as well. */
+export function journalContract(options: ContractOptions<JournalHarness>): void {
+  register(options, journalClauses, `${options.name} keeps the journal contract`);
+}
+
 function register<H extends StoreHarness>(options: ContractOptions<H>, clauses: readonly Clause<H>[], title: string): void {
   const skips = options.skip ?? [];
-  const unknown = skips.find((skip) => ![...storeClauses, ...transactionalClauses].some((clause) => skipped(skip, clause.id)));
+  const unknown = skips.find(
+    (skip) => ![...storeClauses, ...transactionalClauses, ...journalClauses].some((clause) => skipped(skip, clause.id)),
+  );
   if (unknown) throw new Error(`Expected \`skip\` to name clauses of the contract, got ${JSON.stringify(unknown.clause)}`);
   options.describe(title, () => {
     for (const clause of clauses) {

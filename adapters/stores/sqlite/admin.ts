@@ -2,6 +2,7 @@ import { ReceiverError } from '../../../src/errors.ts';
 import type { DedupStore, Key, RecordView, StoreAdmin, StoreStats } from '../../../src/store.ts';
 import type { Connection, Work } from './connection.ts';
 import { type SqliteDatabase, statements } from './database.ts';
+import { expiredKeys, type JournalUpkeep } from './journal.ts';
 import { entriesOf, rangeOf } from './recent.ts';
 import {
   type Corrupt,
@@ -26,11 +27,9 @@ export function adminVerbs(
   t: Tables,
   connection: Connection,
   session: Session,
+  journal: JournalUpkeep,
 ): StoreAdmin & Pick<DedupStore, 'purge'> {
-  const purgeRecords = db.prepare(
-    `delete from ${t.records} where key in (select key from ${t.records}
-     where expires_at / ${expiryBucketMs} <= ? and expires_at <= ? and lease_until <= ? order by expires_at / ${expiryBucketMs} limit ?)`,
-  );
+  const purgeRecords = db.prepare(`delete from ${t.records} where key in (${expiredKeys(t)})`);
   const firstParked = db.prepare(
     `select ${readColumns} from ${t.records} where state = 4 and expires_at > ? order by written_at, key limit ?`,
   );
@@ -39,8 +38,10 @@ export function adminVerbs(
   );
   const count = db.prepare(`select state, count(*) as records from ${t.records} where expires_at > ? group by state`);
 
-  const purgeOld = (now: number, limit: number): number =>
-    Number(purgeRecords.run(Math.floor(now / expiryBucketMs), now, now, limit).changes);
+  function purgeOld(now: number, limit: number): number {
+    journal.purge(now, limit);
+    return Number(purgeRecords.run(Math.floor(now / expiryBucketMs), now, now, limit).changes);
+  }
 
   /** Deletes expired keys of the batches that are not in `records` yet. Answers how many, and what to forget after the commit. */
   function purgeRecent(limit: number): { purged: number; forget: () => void } {
@@ -120,6 +121,7 @@ export function adminVerbs(
         // One that can't be read may be forgotten: that is how people get rid of it.
         if (!row || (!('corrupt' in row) && row.state === claimed && row.leaseUntil > session.now())) return { result: false };
         // A recent key is moved to `records` first, with its range, so that all processes learn that it has left its batch.
+        journal.drop(bytes);
         const afterCommit = session.recent.find(key) ? session.mergeRecent(rangeOf(key)) : () => {};
         return { result: session.remove(bytes), afterCommit };
       }),

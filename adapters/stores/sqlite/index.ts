@@ -1,9 +1,11 @@
 import { realWorld, type World } from '../../../src/clock.ts';
+import type { Journal } from '../../../src/effects/journal.ts';
 import { expectNumber, refuseOption } from '../../../src/errors.ts';
 import type { DedupStore, StoreAdmin, TransactionalStore } from '../../../src/store.ts';
 import { adminVerbs } from './admin.ts';
 import { connection } from './connection.ts';
 import { type SqliteDatabase, statements } from './database.ts';
+import { journalUpkeep, journalVerbs } from './journal.ts';
 import { leasedVerbs } from './leased.ts';
 import { prepareDatabase, tableNames } from './schema.ts';
 import { openSession } from './session.ts';
@@ -48,7 +50,7 @@ export interface SqliteStoreOptions {
 export function sqliteStore<Db extends SqliteDatabase>(
   db: Db,
   options: SqliteStoreOptions = {},
-): DedupStore & TransactionalStore<Db> & StoreAdmin {
+): DedupStore & TransactionalStore<Db> & Journal & StoreAdmin {
   const { tablePrefix = 'idempotent_', lockTimeoutMs = 5_000, durability = 'full', world = realWorld, now = world.clock.wall } = options;
   const tables = tableNames(tablePrefix);
   expectNumber('lockTimeoutMs', lockTimeoutMs, { atLeast: 0, atMost: 600_000 });
@@ -57,9 +59,11 @@ export function sqliteStore<Db extends SqliteDatabase>(
   prepareDatabase(db, tables, { durability, lockTimeoutMs });
   const session = statements('the store was opened', () => openSession(db, tables, now));
   const writes = connection(db, lockTimeoutMs, world);
+  const upkeep = statements('the store was opened', () => journalUpkeep(db, tables));
   return {
-    ...leasedVerbs(writes, session),
-    ...adminVerbs(db, tables, writes, session),
+    ...leasedVerbs(writes, session, upkeep),
+    ...adminVerbs(db, tables, writes, session, upkeep),
+    ...journalVerbs(db, tables, writes, session),
     unit: transactionalUnit(db, tables, writes, session),
   };
 }

@@ -1,11 +1,12 @@
 import type { Answer, Ask, DedupStore, End, Hold, Settled } from '../../../src/store.ts';
 import type { Connection } from './connection.ts';
 import { statements } from './database.ts';
+import type { JournalUpkeep } from './journal.ts';
 import { claimed, decide, decodeFingerprint, decodeKey, endRow, newRow, stateOf, touch } from './record.ts';
 import type { Session } from './session.ts';
 
 /** The leased way: each call is one transaction for its whole batch. */
-export function leasedVerbs(connection: Connection, session: Session): Omit<DedupStore, 'purge'> {
+export function leasedVerbs(connection: Connection, session: Session, journal: JournalUpkeep): Omit<DedupStore, 'purge'> {
   /** Applies `one` to each item in one transaction, in the order given. */
   function each<In, Out>(items: readonly In[], one: (item: In, now: number) => Out): Promise<readonly Out[]> {
     if (items.length === 0) return Promise.resolve([]);
@@ -23,11 +24,13 @@ export function leasedVerbs(connection: Connection, session: Session): Omit<Dedu
   function claimOne(ask: Ask, now: number): Answer {
     const key = decodeKey(ask.key);
     const fingerprint = decodeFingerprint(ask.fingerprint);
-    const decision = decide(session.find(ask.key, key), ask.token, fingerprint, now);
+    const row = session.look(ask.key, key);
+    if (row === 'expired') journal.drop(key);
+    const decision = decide(row === 'expired' ? undefined : row, ask.token, fingerprint, now);
     if ('answer' in decision) return decision.answer;
-    const row = 'own' in decision ? decision.own : newRow(decision, ask.token, session.nextFence());
-    session.put(key, touch(row, now, ask.leaseMs, ask.retainMs));
-    return { state: 'claimed', fence: row.fence, attempt: row.attempts, orphaned: row.orphaned };
+    const claim = 'own' in decision ? decision.own : newRow(decision, ask.token, session.nextFence());
+    session.put(key, touch(claim, now, ask.leaseMs, ask.retainMs));
+    return { state: 'claimed', fence: claim.fence, attempt: claim.attempts, orphaned: claim.orphaned };
   }
 
   function settleOne(end: End, now: number): Settled {

@@ -14,13 +14,16 @@ export interface Tables {
   readonly meta: string;
   /** Keeps handlers from committing a unit. See unit.ts. */
   readonly guard: string;
+  /** What the steps of messages have come to, one row a step. Made later than the others, so it may be missing. */
+  readonly journal: string;
 }
 
 export function tableNames(prefix: unknown): Tables {
   if (typeof prefix !== 'string' || !/^[A-Za-z_][A-Za-z0-9_]{0,50}$/.test(prefix) || /^sqlite_/i.test(prefix)) {
     refuseOption('tablePrefix', 'a letter or _ and up to 50 letters, digits or _, not beginning with sqlite_', prefix);
   }
-  return { records: `${prefix}records`, recent: `${prefix}recent`, meta: `${prefix}meta`, guard: `${prefix}guard` };
+  const [records, recent, meta, guard] = [`${prefix}records`, `${prefix}recent`, `${prefix}meta`, `${prefix}guard`];
+  return { records, recent, meta, guard, journal: `${prefix}journal` };
 }
 
 /** The expiry index is this coarse, so that within it the order is that of the keys, in which they are written: they share pages. */
@@ -50,6 +53,11 @@ const ddl = (t: Tables): string => `
   ) strict;
   insert into ${t.meta} values (1, 'idempotent-receiver', ${schemaVersion}, 0, 0, '[]');`;
 
+const journalDdl = (t: Tables): string => `
+  create table if not exists ${t.journal} (
+    key blob not null, name text not null, state text not null, text text not null, primary key (key, name)
+  ) strict, without rowid`;
+
 /**
  * Sets the connection up and makes the tables where they are missing. Safe when many processes do it at once. Blocks this process for
  * `lockTimeoutMs` at most. @throws ReceiverError `store` if the file can't be used
@@ -73,6 +81,7 @@ export function prepareDatabase(
     expectPragma(db, 'encoding', ['UTF-8']);
     if (!hasTables(db, tables)) createTables(db, tables, options.lockTimeoutMs);
     checkVersion(db, tables);
+    persist(options.lockTimeoutMs, () => db.exec(journalDdl(tables)));
     // The default of 2 MB is less than the records of a day. In KiB.
     db.exec('pragma cache_size = -16384');
     // From here on a lock is waited for without blocking the event loop.
@@ -96,7 +105,7 @@ function createTables(db: SqliteDatabase, tables: Tables, lockTimeoutMs: number)
 
 /** True if all tables are there, false if none is. Some of them: somebody else's. */
 function hasTables(db: SqliteDatabase, tables: Tables): boolean {
-  const names = Object.values(tables) as string[];
+  const names = [tables.records, tables.recent, tables.meta, tables.guard];
   const find = db.prepare(`select name from sqlite_schema where name in (${names.map(() => '?').join()})`);
   const found = find.all(...names).map((row) => (row as { name: string }).name);
   if (found.length === 0) return false;

@@ -1,0 +1,173 @@
+import { describeError, isClaimLost, RetryAfter, show, TerminalError } from '../errors.ts';
+import { checkName, sagaName, sagaStepName, undoName } from './names.ts';
+import { failureText, type Run } from './run.ts';
+import { checkOptions, checkWork, type StepCall, type StepOptions } from './step.ts';
+
+/** Options of a step that can be taken back. */
+export interface SagaStepOptions<Result, Output = Result> extends StepOptions<Result, Output> {
+  /**
+   * Takes the step back; `call.key` is a key of its own. Itself a step: once in the life of the message, and tried again when it fails. It
+   * must be able to succeed in the end.
+   */
+  readonly undo?: (result: Output, call: StepCall) => unknown;
+}
+
+/** What the body of a saga is given. */
+export interface Saga {
+  /** As `ctx.step`, with a way back. */
+  step<Result, Output = Awaited<Result>>(
+    name: string,
+    run: (call: StepCall) => Result,
+    options?: SagaStepOptions<Awaited<Result>, Output>,
+  ): Promise<Output>;
+}
+
+/** A saga has failed for good, and all that it had done has been undone. Its `cause` is why. */
+export class SagaUndone extends TerminalError {
+  override readonly name: string = 'SagaUndone';
+  /** The names of the steps that were undone, in that order. */
+  readonly undone: readonly string[];
+
+  constructor(message: string, undone: readonly string[], options?: ErrorOptions) {
+    super(message, options);
+    this.undone = undone;
+  }
+}
+
+/**
+ * Steps that belong together. If the body throws a `TerminalError`, the steps that are done are undone in the reverse of the order in which they
+ * were begun, one after another; then the saga throws `SagaUndone`, a TerminalError. Any other error undoes nothing: the message is tried
+ * again, and goes on where it was. A process that dies does not change that, in either direction.
+ *
+ * A step that failed without a TerminalError counts as not done, unless it has `confirm`, which is then asked. A compensation that fails is
+ * tried again with the message; when the attempts are used up, or at once if it throws a TerminalError, the message is parked, and its detail
+ * tells what has been undone and what not. `replay` goes on from there.
+ *
+ * @throws SagaUndone; what the body throws; what `step` throws
+ */
+export type RunSaga = <Result>(name: string, body: (saga: Saga) => Result) => Promise<Awaited<Result>>;
+
+export function sagaOf(run: Run): RunSaga {
+  return (async (name: string, body: (saga: Saga) => unknown) => {
+    checkName('saga', name);
+    checkWork(name, body);
+    return run.saga(sagaName(name), () => new SagaRun(run, name).run(body));
+  }) as RunSaga;
+}
+
+interface Done {
+  readonly name: string;
+  undo?: (call: StepCall) => unknown;
+  state: 'under way' | 'done' | 'not done' | 'open';
+  error?: unknown;
+}
+
+class SagaRun {
+  readonly #run: Run;
+  readonly #name: string;
+  readonly #steps: Done[] = [];
+  readonly #underWay = new Set<Promise<unknown>>();
+  /** Why it is being undone. */
+  #failure: TerminalError | undefined;
+
+  constructor(run: Run, name: string) {
+    this.#run = run;
+    this.#name = name;
+  }
+
+  async run(body: (saga: Saga) => unknown): Promise<unknown> {
+    const known = await this.#run.known();
+    const undoing = known.ask(sagaName(this.#name));
+    if (undoing) this.#failure = new TerminalError(undoing.text);
+    const saga: Saga = { step: (name, work, options = {}) => this.#track(this.#step(name, work as never, options)) as Promise<never> };
+    try {
+      const result = await body(saga);
+      if (!this.#failure) return result;
+    } catch (error) {
+      if (!this.#failure && !(error instanceof TerminalError)) throw error;
+      // From here on no step of it is begun any more.
+      this.#failure ??= error as TerminalError;
+    }
+    const failure = this.#failure!;
+    await this.#quiet();
+    // Decided for good: what follows is also what an attempt does that comes after a crash.
+    if (!undoing) await this.#run.write({ name: sagaName(this.#name), state: 'failed', text: failureText(failure) });
+    await known.allAsked(sagaStepName(this.#name, ''), `undoes the saga ${show(this.#name)} without it`);
+    await this.#quiet();
+    const open = this.#steps.find(({ state }) => state === 'open');
+    // The next attempt asks its `confirm`.
+    if (open) throw open.error;
+    throw await this.#undo(failure);
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    this.#underWay.add(work);
+    const done = () => this.#underWay.delete(work);
+    work.then(done, done);
+    return work;
+  }
+
+  async #step(name: string, work: (call: StepCall) => unknown, options: SagaStepOptions<any, any>): Promise<unknown> {
+    checkName('step of a saga', name);
+    const { undo } = options;
+    if (undo !== undefined) checkWork(`${name}: \`undo\``, undo);
+    const done: Done = { name, state: 'under way' };
+    const task = {
+      ...{ name: sagaStepName(this.#name, name), run: checkWork(name, work), ...checkOptions(name, options) },
+      // A saga that is being undone asks for no more than its own steps; what comes after it comes after it.
+      after: this.#failure ? sagaStepName(this.#name, '') : '',
+      refuse: () => {
+        if (this.#failure) throw new TerminalError(this.#failure.message, { cause: this.#failure });
+      },
+    };
+    this.#steps.push(done);
+    try {
+      const result = await this.#run.perform(task);
+      // What it gives is nobody's concern.
+      if (undo) done.undo = async (call) => void (await undo(result, call));
+      done.state = 'done';
+      return result;
+    } catch (error) {
+      done.state = error instanceof TerminalError || !options.confirm ? 'not done' : 'open';
+      done.error = error;
+      throw error;
+    }
+  }
+
+  /** Waits for the steps that are under way, and for those that follow from them. */
+  async #quiet(): Promise<void> {
+    while (this.#underWay.size > 0) await Promise.allSettled([...this.#underWay]);
+  }
+
+  async #undo(failure: TerminalError): Promise<unknown> {
+    const todo = this.#steps.filter(({ state, undo }) => state === 'done' && undo).reverse();
+    const undone: string[] = [];
+    for (const { name, undo } of todo) {
+      try {
+        await this.#run.perform({ name: undoName(this.#name, name), run: undo!, keepsFailure: false });
+      } catch (error) {
+        return stuck(
+          this.#name,
+          failure,
+          undone,
+          todo.slice(undone.length).map((each) => each.name),
+          error,
+        );
+      }
+      undone.push(name);
+    }
+    return new SagaUndone(`Saga ${show(this.#name)} was undone (${list(undone)}): ${failure.message}`, undone, { cause: failure });
+  }
+}
+
+/** The error of a compensation, with what people need to know if nobody gets further. */
+function stuck(saga: string, failure: Error, undone: readonly string[], left: readonly string[], cause: unknown): unknown {
+  if (isClaimLost(cause)) return cause;
+  const why =
+    `Saga ${show(saga)} is being undone, and ${show(left[0])} can't be: ${describeError(cause)}; ` +
+    `undone: ${list(undone)}; not undone: ${list(left)}; it had failed by: ${failure.message}`;
+  if (cause instanceof TerminalError) return new TerminalError(why, { cause });
+  return cause instanceof RetryAfter ? new RetryAfter(cause.afterMs, why, { cause }) : new Error(why, { cause });
+}
+
+const list = (names: readonly string[]): string => names.join(', ') || 'nothing';
