@@ -53,16 +53,24 @@ export class Checks {
     return this.#of.store.seen(this.#digests.get(key)!);
   }
 
+  /** When a store of relaxed durability lost what it knew of a key. Nothing is promised for it then but that nobody hangs. */
+  #lostAt(key: string): readonly number[] | undefined {
+    return this.#of.store.lost.get(this.#digests.get(key)!);
+  }
+
   /** I2: acked only when effect and record are there. */
   acked({ sent }: Whereabouts, how: string): void {
-    const { watch, ledger } = this.#of;
+    const { watch, ledger, scenario } = this.#of;
+    const isLost = this.#lostAt(sent.key) !== undefined;
     // Where records are forgotten, another message may have taken the key by now.
-    if (this.seen(sent.key)?.state !== 'completed' && this.#remembers)
+    if (this.seen(sent.key)?.state !== 'completed' && this.#remembers && !isLost)
       watch.violation('I2', `${sent.name} was ${how}, but its record is ${this.seen(sent.key)?.state}`);
     const effects = ledger.of(sent.key);
+    // In a transaction the effect goes where the record goes.
+    if (isLost && scenario.way === 'transactional') return;
     if (effects.length === 0) watch.violation('I2', `${sent.name} was ${how} without an effect`);
     // The resource of the fenced way remembers a key for longer than the store.
-    else if (this.#remembers && effects.every(({ run }) => run.payload !== sent.payload))
+    else if (this.#remembers && !isLost && effects.every(({ run }) => run.payload !== sent.payload))
       watch.violation('I7', `${sent.name} was ${how} for the effect of another payload`);
   }
 
@@ -80,11 +88,13 @@ export class Checks {
 
   /** I6: everybody gets the committed result. */
   #result(key: string, result: unknown): void {
+    const { scenario } = this.#of;
     const committed = this.seen(key)?.result;
     const given = JSON.stringify(result);
-    if (committed !== given) this.#of.watch.violation('I6', `${key}: result ${given}, committed is ${committed}`);
+    if (committed !== given && !this.#lostAt(key)) this.#of.watch.violation('I6', `${key}: result ${given}, committed is ${committed}`);
     const counted = (result as { run?: number } | undefined)?.run;
-    if (!this.#of.ledger.of(key).some(({ run }) => run.id === counted))
+    const isUndone = scenario.way === 'transactional' && this.#lostAt(key);
+    if (!isUndone && !this.#of.ledger.of(key).some(({ run }) => run.id === counted))
       this.#of.watch.violation('I6', `${key}: the result of run ${counted}, which had no effect`);
   }
 
@@ -101,7 +111,7 @@ export class Checks {
       // What is parked is the key: a younger copy shares the fate of the older one.
       'too-old': () => broker.messages.some((each) => each.sent.key === sent.key && kernel.now - each.sentAt > scenario.retentionMs),
     }[reason];
-    if (!true_?.())
+    if (!true_?.() && !this.#lostAt(sent.key))
       watch.violation(
         'I4',
         `${sent.name} (${sent.kind}) was dead-lettered by ${worker.name} as ${reason}; ${seen?.attempts ?? 0} attempts, ${seen?.state}`,
@@ -149,7 +159,7 @@ export class Checks {
     const own = seen?.state === 'claimed' && (!someone || seen.token.startsWith(`${run.worker.name}-`)) && seen.leaseUntil > kernel.now;
     // A clock that runs slow trusts a lease for longer than the store gives it; that matters only where an extension went wrong.
     const late = scenario.drift > 0 && run.worker.excuses.some((at) => at >= kernel.now - scenario.leaseMs * (1 + scenario.drift * 2));
-    if (!own && !late)
+    if (!own && !late && !this.#lostAt(run.key))
       watch.violation('I3', `run ${run.id} of ${run.key} begins on ${run.worker.name}, but the claim is ${seen?.token}'s (${seen?.state})`);
   }
 
@@ -176,7 +186,8 @@ export class Checks {
         if (before.sent.group !== sent.group || before.state !== 'queued' || before.sent.kind === 'malformed') continue;
         // One of two payloads under one key is refused, whichever came later.
         if (this.#hasTwoPayloads(before.sent.key)) continue;
-        if (ledger.of(before.sent.key).length > 0 || this.seen(before.sent.key)?.state === 'parked') continue;
+        if (ledger.of(before.sent.key).length > 0 || this.seen(before.sent.key)?.state === 'parked' || this.#lostAt(before.sent.key))
+          continue;
         watch.violation('I9', `${sent.name} had its effect before ${before.sent.name} of the same group`);
       }
     }
@@ -193,8 +204,8 @@ export class Checks {
       const seen = this.seen(sent.key);
       if (seen?.state !== 'claimed' || !seen.token.startsWith(`${worker.name}-`) || seen.leaseUntil <= kernel.now || abandoned > 0)
         continue;
-      // A claim whose reply was lost is nobody's to give back.
-      if (worker.troubles.some((at) => at >= seen.claimedAt - 10_000)) continue;
+      // A claim whose reply was lost is nobody's to give back, and neither is one that has come back from the dead.
+      if (this.#lostAt(sent.key) || worker.troubles.some((at) => at >= seen.claimedAt - 10_000)) continue;
       watch.violation('I10', `${worker.name} has stopped and still holds ${sent.key}`);
     }
   }
@@ -214,10 +225,20 @@ export class Checks {
     }
     for (const [key, effects] of ledger.effects) {
       const payloads = new Set(effects.map(({ run }) => run.payload));
-      if (payloads.size > 1 && this.#remembers) watch.violation('I7', `${key}: two payloads had effects`);
+      if (payloads.size > 1 && this.#remembers && !this.#lostAt(key)) watch.violation('I7', `${key}: two payloads had effects`);
       if (effects.length > 1) this.#doubled(key, effects);
     }
+    if (scenario.way === 'transactional' && this.#remembers) this.#together();
     for (const { sent, messageId } of broker.messages) if (sent.kind === 'poison' && this.#remembers) this.#poison(sent.key, messageId);
+  }
+
+  /** I1, I2: in a transaction there is no effect without a record, and no record without an effect, whatever was lost. */
+  #together(): void {
+    const { broker, ledger, watch } = this.#of;
+    for (const key of new Set(broker.messages.map(({ sent }) => sent.key))) {
+      const [isRecorded, isDone] = [this.seen(key)?.state === 'completed', ledger.of(key).length > 0];
+      if (isRecorded !== isDone) watch.violation('I2', `${key} has ${isDone ? 'an effect and no record' : 'a record and no effect'}`);
+    }
   }
 
   /** I1: a second effect needs an excuse in the leased way, and there is none in the others. */
@@ -234,6 +255,7 @@ export class Checks {
       const excused =
         run.outcome === 'threw' ||
         worker.endedAt <= next.startedAt ||
+        this.#lostAt(key)?.some((at) => at >= run.startedAt && at <= next.startedAt) ||
         run.endedAt - run.startedAt >= scenario.handlerTimeoutMs ||
         worker.excuses.some((at) => at >= run.startedAt - scenario.leaseMs && at <= next.startedAt);
       if (scenario.way !== 'leased') watch.violation('I1', `${key}: runs ${run.id} and ${next.id} both had their effect`);
@@ -244,7 +266,7 @@ export class Checks {
 
   #poison(key: string, messageId: string): void {
     const { ledger, scenario, broker, watch } = this.#of;
-    if (broker.find(messageId).sent.copyOf) return;
+    if (broker.find(messageId).sent.copyOf || this.#lostAt(key)) return;
     const kills = ledger.runs.filter((run) => run.key === key && run.outcome === 'running' && run.worker.end === 'crashed').length;
     // In a transaction the count of a first delivery dies with the process.
     const uncounted =

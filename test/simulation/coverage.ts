@@ -29,6 +29,7 @@ const always: Partial<Counts> = {
   redriven: 80,
   mismatches: 20,
   tooOld: 8,
+  lostWrites: 15,
 };
 const claiming: Partial<Counts> = { zombies: 25, busy: 150, fenced: 40, orphans: 150, abandoned: 15, forgotten: 10 };
 const byWay: Record<Way, Partial<Counts>> = {

@@ -12,7 +12,7 @@ for (const isolation of ['exclusive', 'optimistic'] as const) {
   const open = (): TransactionalHarness<SimTx> => {
     const kernel = new Kernel();
     const effects: string[] = [];
-    const db = new Database(kernel, { commit: (runs) => void effects.push(...runs.map(({ key }) => key)) }, isolation);
+    const db = new Database(kernel, { commit: (runs) => void effects.push(...runs.map(({ key }) => key)), undo() {} }, isolation);
     let lost: 'request' | 'reply' | 'silent' | undefined;
     async function call<T>(op: string, run: () => T | Promise<T>): Promise<T> {
       if (op === 'outcome' && lost === 'silent') throw new NetworkError('lost');

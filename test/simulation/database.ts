@@ -1,6 +1,7 @@
 import type { Answer, Ask, End, Hold, Key, Settled } from '../../src/store.ts';
 import type { Kernel } from './kernel.ts';
 import type { Ledger, Run } from './ledger.ts';
+import { syncedAt } from './relaxed.ts';
 import { claimRow, endRow, extendRow, type Row, recordRow, settleRow } from './rows.ts';
 
 /** Refused by the database: nothing of the transaction has been or will be committed. */
@@ -33,16 +34,23 @@ export class Database {
   /** What was purged, for those who look from outside. */
   readonly purged = new Map<Key, Row>();
   conflicts = 0;
+  /** Keys whose last commits a crash has taken back, and when. */
+  readonly lost = new Map<Key, number[]>();
   readonly #kernel: Kernel;
-  readonly #ledger: Pick<Ledger, 'commit'>;
+  readonly #ledger: Pick<Ledger, 'commit' | 'undo'>;
   readonly #exclusive: boolean;
+  readonly #relaxed: boolean;
+  readonly #open = new Set<Tx>();
+  /** Commits, and what was there before. */
+  readonly #commits: { readonly at: number; readonly tx: Tx; readonly before: ReadonlyMap<Key, Row | undefined> }[] = [];
   #fence = 0;
   #writer: Tx | undefined;
   readonly #waiting: (() => void)[] = [];
 
-  constructor(kernel: Kernel, ledger: Pick<Ledger, 'commit'>, isolation: 'exclusive' | 'optimistic') {
+  constructor(kernel: Kernel, ledger: Pick<Ledger, 'commit' | 'undo'>, isolation: 'exclusive' | 'optimistic', relaxed = false) {
     this.#kernel = kernel;
     this.#ledger = ledger;
+    this.#relaxed = relaxed;
     this.#exclusive = isolation === 'exclusive';
   }
 
@@ -51,6 +59,7 @@ export class Database {
     const tx: Tx = { state: 'open', written: new Map(), read: new Map(), own: new Map(), effects: [], savepoints: [], lastUsedAt: now };
     if (this.#exclusive) await this.#lock(tx);
     tx.lastUsedAt = this.#kernel.now;
+    this.#open.add(tx);
     this.#watchIdle(tx);
     return tx;
   }
@@ -97,6 +106,11 @@ export class Database {
       throw new Aborted('Another transaction has committed what this one has read');
     }
     tx.state = 'committed';
+    this.#open.delete(tx);
+    if (this.#relaxed) {
+      const before = new Map([...tx.written.keys()].map((key) => [key, this.rows.get(key)]));
+      this.#commits.push({ at: this.#kernel.now, tx, before });
+    }
     for (const [key, row] of tx.written) this.rows.set(key, row);
     this.#unlock(tx);
     if (tx.effects.length > 0) this.#ledger.commit(tx.effects);
@@ -105,7 +119,25 @@ export class Database {
   abort(tx: Tx): void {
     if (tx.state !== 'open') return;
     tx.state = 'aborted';
+    this.#open.delete(tx);
     this.#unlock(tx);
+  }
+
+  /** Ends all transactions, and takes back what has been committed since the last sync: records and effects together. */
+  crash(): void {
+    if (!this.#relaxed) return;
+    for (const tx of this.#open) this.abort(tx);
+    const { now } = this.#kernel;
+    while (this.#commits.length > 0 && this.#commits.at(-1)!.at >= syncedAt(now)) {
+      const { tx, before } = this.#commits.pop()!;
+      tx.state = 'aborted';
+      for (const [key, row] of before) {
+        if (row) this.rows.set(key, row);
+        else this.rows.delete(key);
+        this.lost.set(key, [...(this.lost.get(key) ?? []), now]);
+      }
+      this.#ledger.undo(tx.effects);
+    }
   }
 
   /** For a client that does not know what became of its commit. What is still open is rolled back, so that the answer is final. */

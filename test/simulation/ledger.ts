@@ -92,6 +92,15 @@ export class Ledger {
     this.onEffects(effects);
   }
 
+  /** A crash has taken them back. */
+  undo(runs: readonly Run[]): void {
+    for (const run of runs) {
+      const left = this.of(run.key).filter((effect) => effect.run !== run);
+      if (left.length > 0) this.effects.set(run.key, left);
+      else this.effects.delete(run.key);
+    }
+  }
+
   of(key: string): readonly Effect[] {
     return this.effects.get(key) ?? [];
   }

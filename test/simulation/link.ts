@@ -31,7 +31,8 @@ export class Server {
   /** Until when it is down, and whether it refuses connections then or swallows them. */
   downUntil = 0;
   swallows = false;
-  restarts = 0;
+  /** Called when it goes down. */
+  onCrash: () => void = () => {};
 
   constructor(name: string) {
     this.name = name;

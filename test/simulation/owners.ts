@@ -23,6 +23,8 @@ export interface Owner {
  */
 export class Owners {
   readonly known = new Map<Key, Owner>();
+  /** What was known of a key before each change, so that a store that loses its last writes can still be judged. */
+  readonly #before: { readonly at: number; readonly key: Key; readonly owner: Owner | undefined }[] = [];
   readonly #kernel: Kernel;
   readonly #watch: Watch;
   readonly #nameOf: (key: Key) => string;
@@ -47,6 +49,24 @@ export class Owners {
       extend: judged(store.extend, (hold: Hold, settled: Settled) => this.extended(hold, settled)),
       purge: (limit) => store.purge(limit),
     };
+  }
+
+  /** The store has lost everything since `at`. Answers the keys that this concerns. */
+  lose(at: number): Set<Key> {
+    const keys = new Set<Key>();
+    while (this.#before.length > 0 && this.#before.at(-1)!.at >= at) {
+      const { key, owner } = this.#before.pop()!;
+      keys.add(key);
+      if (owner) this.known.set(key, owner);
+      else this.known.delete(key);
+    }
+    this.#watch.tell('store', () => `has lost its last writes: ${[...keys].map(this.#nameOf).join(', ') || 'none'}`, true);
+    return keys;
+  }
+
+  #changes(key: Key): void {
+    const owner = this.known.get(key);
+    this.#before.push({ at: this.#kernel.now, key, owner: owner && { ...owner } });
   }
 
   claimed(ask: Ask, answer: Answer): void {
@@ -87,13 +107,14 @@ export class Owners {
     if (owner && owner.fingerprint !== ask.fingerprint) this.#watch.violation('I7', `${name}: claimed with another payload`);
     if (owner?.token === ask.token && owner.state === 'claimed') {
       if (owner.fence !== answer.fence || owner.attempts !== answer.attempt) wrong('asked again with the same token, answered otherwise');
-      return this.#held(owner, ask.leaseMs);
+      return this.#held(ask.key, owner, ask.leaseMs);
     }
     if (owner?.state === 'completed' || owner?.state === 'parked') wrong(`claimed, but it is ${owner.state}`);
     if (owner?.state === 'claimed' && owner.leaseUntil > now)
       wrong(`two owners: ${owner.token} holds it for ${owner.leaseUntil - now} ms more`);
     if (owner && answer.fence <= owner.fence) wrong(`fence ${answer.fence} after ${owner.fence}`);
     if (answer.attempt !== (owner?.attempts ?? 0) + 1) wrong(`attempt ${answer.attempt} after ${owner?.attempts ?? 0}`);
+    this.#changes(ask.key);
     this.known.set(ask.key, {
       token: ask.token,
       fence: answer.fence,
@@ -120,6 +141,7 @@ export class Owners {
     }
     if (!current) return this.#watch.violation('I3', `${name}: settled as ${end.as} by a stale token, while it is ${owner?.state}`);
     if (owner.state !== 'claimed') return;
+    this.#changes(end.key);
     owner.state = end.as;
     owner.expiresAt = this.#kernel.now + end.retainMs;
     if (end.as === 'completed') owner.result = end.result;
@@ -135,7 +157,7 @@ export class Owners {
     if (settled === 'fenced') {
       if (current) this.#watch.violation('I3', `${name}: the current token was refused its extension`);
     } else if (!current) this.#watch.violation('I3', `${name}: extended by a stale token`);
-    else this.#held(owner, hold.leaseMs);
+    else this.#held(hold.key, owner, hold.leaseMs);
   }
 
   /** An expired record is absent. */
@@ -144,7 +166,8 @@ export class Owners {
     return owner && owner.expiresAt > this.#kernel.now ? owner : undefined;
   }
 
-  #held(owner: Owner, leaseMs: number): void {
+  #held(key: Key, owner: Owner, leaseMs: number): void {
+    this.#changes(key);
     owner.leaseUntil = this.#kernel.now + leaseMs;
     owner.expiresAt = this.#kernel.now + Math.max(leaseMs, owner.retainMs);
   }

@@ -75,6 +75,8 @@ export interface Scenario {
   readonly isolation: 'exclusive' | 'optimistic';
   /** Much shorter than in life in some runs, so that records are forgotten while copies still come. */
   readonly retentionMs: number;
+  /** The store answers before it is durable, and a crash takes back what it has not written to its disk. */
+  readonly relaxed: boolean;
   readonly skewMs: number;
   /** How far the clocks of workers may run fast or slow, as a share. */
   readonly drift: number;
@@ -105,6 +107,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   const ladder = (share: number, most: number) => chosen(callFaults, share, most);
   const workers = ['w1', 'w2', 'w3', 'w4'].slice(0, plan.int(2, 4)).filter((name) => name === 'w1' || chance.keeps(`worker ${name}`));
   const forgetful = plan.happens(0.12);
+  const relaxed = plan.happens(0.15) && !calm;
   const scenario: Scenario = {
     seed,
     way,
@@ -129,6 +132,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     redrive: plan.happens(0.25) && !forgetful,
     maxReceives: plan.int(5, 10),
     isolation: plan.pick(['exclusive', 'optimistic']),
+    relaxed,
     retentionMs: forgetful ? 60_000 : 1_209_600_000,
     // The age of a message is told by the wall clock, which is never wrong by as much as a store remembers.
     skewMs: forgetful ? 0 : plan.pick([0, 600_000]),
@@ -141,7 +145,12 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
       life: chosen(['crash', 'pause', 'stop'], 0.4, 0.8),
       handler: chosen(['throw-before', 'throw-after', 'slow', 'stuck'], 0.2, 0.3),
       queue: chosen(['copy', 'keep', 'partial'], 0.25, 0.2),
-      outage: chosen(['refuses', 'swallows'], 0.12, 1),
+      outage: relaxed
+        ? [
+            ['refuses', 0.2],
+            ['swallows', 0.05],
+          ]
+        : chosen(['refuses', 'swallows'], 0.12, 1),
     },
   };
   return scenario;

@@ -4,6 +4,7 @@ import type { Database } from './database.ts';
 import type { Kernel } from './kernel.ts';
 import type { Link, Server } from './link.ts';
 import { Owners } from './owners.ts';
+import { relaxedStore, syncedAt } from './relaxed.ts';
 import { unitStore } from './units.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
@@ -25,6 +26,8 @@ export interface SimStore {
   /** `statements` are those of a transaction: their driver never sends one twice by itself. */
   client(worker: Worker, link: Link, statements: Link): DedupStore & Partial<TransactionalStore<unknown>>;
   seen(key: Key): Seen | undefined;
+  /** Keys that lost what was written of them, and when. */
+  readonly lost: ReadonlyMap<Key, readonly number[]>;
 }
 
 /** The memory store behind a network, for the leased and the fenced way. `make` may give another one: a store with a bug. */
@@ -33,13 +36,25 @@ export function leasedStore(
   server: Server,
   watch: Watch,
   nameOf: (key: Key) => string,
+  relaxed: boolean,
   make: (now: () => number) => DedupStore = (now) => memoryStore({ now }),
 ): SimStore {
   const owners = new Owners(kernel, watch, nameOf);
-  const store = owners.guard(make(() => kernel.now));
+  const lost = new Map<Key, number[]>();
+  let inner = make(() => kernel.now);
+  if (relaxed) {
+    const losing = relaxedStore(kernel, make);
+    inner = losing;
+    server.onCrash = () => {
+      losing.crash();
+      for (const key of owners.lose(syncedAt(kernel.now))) lost.set(key, [...(lost.get(key) ?? []), kernel.now]);
+    };
+  }
+  const store = owners.guard(inner);
   return {
     server,
     seen: (key) => owners.known.get(key),
+    lost,
     client: (_worker, link) => ({
       claim: (asks) => link.call('claim', () => store.claim(asks)),
       settle: (ends) => link.call('settle', () => store.settle(ends)),
@@ -51,9 +66,11 @@ export function leasedStore(
 
 /** The database for the transactional way: records and effects in the same transaction. */
 export function databaseStore(server: Server, watch: Watch, db: Database): SimStore {
+  server.onCrash = () => db.crash();
   return {
     server,
     seen: (key) => db.rows.get(key) ?? db.purged.get(key),
+    lost: db.lost,
     client: (worker, verbs, statements) => unitStore(db, { verbs, statements }, (ms) => worker.sleep(ms), watch, worker.onCrash),
   };
 }

@@ -22,6 +22,7 @@ export const interesting = [
   'resent',
   'orphans',
   'forgotten',
+  'lostWrites',
   'tooOld',
   'reruns',
   'busy',
