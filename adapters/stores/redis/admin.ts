@@ -134,7 +134,9 @@ export function adminVerbs(connection: Connection, layout: Layout, scripts: Scri
           (['claimed', 'released', 'completed', 'parked'] as const).forEach((state, i) => (stats[state] += Number(counts[i])));
         }
         const buckets = layout.compact ? rest.filter((each) => /^~/.test(each)) : [];
-        if (buckets.length > 0) stats.completed += Number(await run(scripts.countCompact, shard, buckets, 'records were counted'));
+        if (buckets.length === 0) return;
+        const live = Number(await run(scripts.countCompact, shard, buckets, 'records were counted'));
+        stats.completed += live;
       };
       try {
         for (const send of connection.primaries()) {

@@ -33,7 +33,7 @@ export interface CompactLayout {
   readonly bucketLetters: number;
 }
 
-/** At most, if as many ids are remembered as expected. Few enough to be scanned quickly, and that twice as many are still kept as a list. */
+/** About, if as many ids are remembered as expected. Few enough to be scanned quickly, and to stay a list; enough to share the price of a key. */
 const entriesPerBucket = 64;
 
 const day = 86_400_000;
@@ -57,7 +57,7 @@ function compactLayout(compact: CompactOptions, shards: number): CompactLayout {
   const retainMs = expectNumber('compact.retentionMs', compact.retentionMs, { atLeast: 1_000, atMost: 3_650 * day, integer: true });
   const expected = expectNumber('compact.expectedIds', compact.expectedIds ?? 1_000_000, { atLeast: 1, atMost: 1e10, integer: true });
   const resendMs = expectNumber('compact.resendMs', compact.resendMs ?? 60_000, { atLeast: 1, atMost: day, integer: true });
-  const bucketBits = Math.max(0, Math.ceil(Math.log2(expected / shards / entriesPerBucket)));
+  const bucketBits = Math.max(0, Math.round(Math.log2(expected / shards / entriesPerBucket)));
   return { retainMs, resendMs: Math.min(resendMs, retainMs), bucketBits, bucketLetters: Math.ceil(bucketBits / 6) };
 }
 

@@ -1,10 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import { type Cluster, Redis } from 'ioredis';
 import { openStore, type RedisClient, type RedisStoreOptions } from '../../../adapters/stores/redis/index.ts';
 import type { Scripts } from '../../../adapters/stores/redis/scripts.ts';
 import type { DedupStore, StoreAdmin } from '../../../src/store.ts';
 import { retainMs } from '../../../src/testing/clauses/kit.ts';
 import type { StoreHarness } from '../../../src/testing/index.ts';
+import { unique } from '../../support/unique.ts';
 
 /** Clauses that say what Redis does by itself. */
 export const skip = ['6c', '12a', '12b'].map((clause) => ({
@@ -14,9 +14,6 @@ export const skip = ['6c', '12a', '12b'].map((clause) => ({
 
 /** Compact mode for records with the retention of the contract's clauses. */
 export const compact = { retentionMs: retainMs, expectedIds: 1_000 };
-
-/** A prefix that no other test has. */
-export const newPrefix = (): string => `test-${randomBytes(6).toString('hex')}`;
 
 /** The servers behind a client. */
 export const nodesOf = (client: Redis | Cluster): readonly Redis[] => ('nodes' in client ? client.nodes('master') : [client]);
@@ -52,12 +49,16 @@ export interface RedisHarnessOptions extends Omit<RedisStoreOptions, 'prefix'> {
   readonly client?: RedisClient;
 }
 
+export interface RedisHarness extends StoreHarness {
+  readonly prefix: string;
+  readonly store: DedupStore & StoreAdmin;
+  /** Another store on the same client and records. */
+  beside(change?: RedisStoreOptions): DedupStore & StoreAdmin;
+}
+
 /** A store under a prefix of its own, on a client that stays open. */
-export function redisHarness(
-  client: Redis | Cluster,
-  { scripts, client: own, ...options }: RedisHarnessOptions = {},
-): StoreHarness & { readonly prefix: string; readonly store: DedupStore & StoreAdmin } {
-  const prefix = newPrefix();
+export function redisHarness(client: Redis | Cluster, { scripts, client: own, ...options }: RedisHarnessOptions = {}): RedisHarness {
+  const prefix = unique('redis');
   const pattern = `{${prefix}[}/]*`;
   const opened: (Redis | Cluster)[] = [];
   let damage = 0;
@@ -65,12 +66,13 @@ export function redisHarness(
   return {
     prefix,
     store: openStore(own ?? (client as RedisClient), { ...options, prefix }, scripts),
+    beside: (change) => openStore(own ?? (client as RedisClient), { ...options, ...change, prefix }, scripts),
     precisionMs: 2_000,
     async elapse(ms) {
       for (const node of nodesOf(client)) await node.eval(makeOlder, 0, pattern, ms);
     },
     async another() {
-      const other = client.duplicate() as Redis;
+      const other = 'nodes' in client ? client.duplicate() : client.duplicate();
       opened.push(other);
       return openStore(other as RedisClient, { ...options, prefix }, scripts);
     },
