@@ -64,6 +64,7 @@ export async function rig({ partitions = 1, brokers }: { partitions?: number; br
 
   return {
     ...names,
+    names,
     kafka,
     brokers: address,
     admin,
