@@ -28,3 +28,4 @@ export { createReceiver, type Receiver } from './receiver.ts';
 export type { StandardSchema } from './schema.ts';
 /** For stores: the contract. */
 export type * from './store.ts';
+export type * from './watermarks.ts';

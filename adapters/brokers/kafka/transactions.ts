@@ -1,3 +1,5 @@
+import type { TransactionalStore } from '../../../src/store.ts';
+
 /** A partition of a topic. `Source.partition`, and with it the second argument of `unit`, is `${topic}/${partition}`. */
 export interface TopicPartition {
   readonly topic: string;
@@ -10,7 +12,11 @@ export interface TopicPartition {
  *
  * Calls for one partition come one after another: `assign`, any number of units, `revoke`, and so on. Each new membership in the group (each
  * rebalance) revokes and assigns again what it keeps: in between somebody else may have had it. `assign` is not called before the first
- * batch of the partition arrives, and no unit of it is begun before `assign` has resolved. If `assign` rejects, it is called again later.
+ * batch of the partition arrives, and no unit of it is begun before `assign` has resolved. If `assign` rejects, it is called again later. A unit that
+ * rejects with `claim-lost` may be the work of a new owner, or not: `assign` is called again once a heartbeat has proved that the partition is
+ * still ours.
+ *
+ * Units of one partition commit in the order in which they were begun, and none commits if one before it has not.
  */
 export interface OffsetTransactions {
   /**
@@ -27,3 +33,6 @@ export interface OffsetTx {
   /** The next offset to read, committed with the transaction. */
   commitOffset(next: string): void;
 }
+
+/** Such a store. Its `tx` has what `OffsetTx` has, whatever else it is. */
+export type OffsetTransactionStore = OffsetTransactions & Pick<TransactionalStore<any>, 'unit'>;

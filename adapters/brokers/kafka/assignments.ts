@@ -1,0 +1,210 @@
+import { sleep } from '../../../src/clock.ts';
+import { ReceiverError } from '../../../src/errors.ts';
+import type { Receiver } from '../../../src/receiver.ts';
+import type { Arrival } from './arrival.ts';
+import { commits } from './commits.ts';
+import { deadLettering } from './dead-letter.ts';
+import { backoffMs, type Report } from './link.ts';
+import type { Membership } from './membership.ts';
+import { OffsetTracker } from './offsets.ts';
+import type { CheckedOptions } from './options.ts';
+import { type PartitionRunner, partitionRunner } from './partition.ts';
+import { groupOffsets, type Progress, transactionProgress, watermarkProgress } from './progress.ts';
+
+/** A partition that is assigned to the consumer. */
+export interface Assignment {
+  /** Aborted when it is lost or given back. */
+  readonly over: AbortSignal;
+  /** Undefined if it was over before it was ready. */
+  readonly runner: Promise<PartitionRunner | undefined>;
+  /** Whether the first fetch began behind what counts: kafkajs has read the committed offset before the fence. Told once. */
+  isAhead(runner: PartitionRunner): boolean;
+  /** Fetches no more until half of the window is free again. */
+  pauseIfFull(runner: PartitionRunner): void;
+}
+
+/** The partitions of one consumer. One that is lost and assigned again begins anew, with what is known then. */
+export interface Assignments {
+  /** The assignment that what arrived belongs to; it begins with the first arrival. */
+  of(name: string, arrival: Arrival): Assignment;
+  /** Begins nothing more; what runs goes on. */
+  halt(): void;
+  /** All are lost. */
+  close(): void;
+  /** Resolves when nothing runs and what is done has been committed. */
+  drained(): Promise<void>;
+  /** Resolves when all that were closed have been given back. */
+  left(): Promise<void>;
+  /** Whether an offset is being committed. */
+  readonly isCommitting: boolean;
+}
+
+interface Open extends Assignment {
+  readonly stop: AbortController;
+  readonly progress: Progress;
+  /** Where its first fetch began. */
+  readonly from: number;
+  ready: PartitionRunner | undefined;
+  /** The latest one. */
+  arrival: Arrival;
+  resume: (() => void) | undefined;
+}
+
+export function assignments(receiver: Receiver, options: CheckedOptions, member: () => Membership, report: Report): Assignments {
+  const { transactions, watermark, window } = options;
+  const { clock } = receiver.world;
+  const putAside = deadLettering(options.deadLetter, receiver.world, report);
+  const open = new Map<string, Open>();
+  /** Those that are being given back: they begin again only after that. */
+  const leaving = new Map<string, Promise<unknown>>();
+  let committing = 0;
+
+  function close(name: string): void {
+    const assignment = open.get(name);
+    if (!assignment) return;
+    open.delete(name);
+    assignment.stop.abort();
+    assignment.ready?.close();
+    // kafkajs keeps a partition paused over a rebalance.
+    assignment.resume?.();
+    const left = assignment.runner
+      .then(() => assignment.progress.revoke())
+      .catch((error: unknown) => report(error, 'assign'))
+      .finally(() => leaving.get(name) === left && leaving.delete(name));
+    leaving.set(name, left);
+  }
+
+  function begin(name: string, arrival: Arrival): Open {
+    const stop = new AbortController();
+    const { topic, partition, from } = arrival;
+    let tracker = new OffsetTracker({ next: from, done: [] });
+    const progress = progressOf(name, topic, partition, () => tracker);
+    let aligned = transactions === undefined;
+
+    async function assign(): Promise<PartitionRunner | undefined> {
+      await leaving.get(name);
+      for (let failures = 0; !stop.signal.aborted; failures++) {
+        try {
+          const known = await progress.assign();
+          if (stop.signal.aborted) return undefined;
+          if (known && arrival.end !== undefined && known.next > arrival.end) {
+            report(madeAgain(name, known.next, arrival.end), 'assign');
+            // The next fetch tells the end anew.
+            close(name);
+            return undefined;
+          }
+          if (known) tracker = new OffsetTracker(known);
+          assignment.ready = runner();
+          return assignment.ready;
+        } catch (error) {
+          report(error, 'assign');
+          await sleep(clock, backoffMs(failures, 30_000, receiver.world), stop.signal);
+        }
+      }
+      return undefined;
+    }
+
+    async function commit(next: number): Promise<void> {
+      committing++;
+      try {
+        await assignment.arrival.commit(String(next));
+      } finally {
+        committing--;
+      }
+    }
+
+    function resume(): void {
+      assignment.resume?.();
+      assignment.resume = undefined;
+    }
+
+    function runner(): PartitionRunner {
+      return partitionRunner({
+        receiver,
+        name,
+        tracker,
+        progress,
+        commits: progress.consumerOffsets ? commits({ clock, next: () => tracker.next, commit, report }) : undefined,
+        maxInFlight: options.maxInFlight,
+        suspectsBelow: arrival.end ?? Number.POSITIVE_INFINITY,
+        report,
+        putAside,
+        advanced: () => tracker.span <= window / 2 && resume(),
+        lost() {
+          report(
+            new ReceiverError('claim-lost', `Somebody else has taken ${name}; it is left alone until the group assigns it again`),
+            'assign',
+          );
+          assignment.ready?.close();
+        },
+      });
+    }
+
+    const assignment: Open = {
+      over: stop.signal,
+      stop,
+      progress,
+      from,
+      arrival,
+      ready: undefined,
+      resume: undefined,
+      runner: Promise.resolve().then(assign),
+      isAhead(ready) {
+        if (aligned) return false;
+        aligned = true;
+        return from > ready.tracker.next;
+      },
+      pauseIfFull(ready) {
+        if (ready.tracker.span >= window && !assignment.resume) assignment.resume = assignment.arrival.pause();
+      },
+    };
+    return assignment;
+  }
+
+  function progressOf(name: string, topic: string, partition: number, tracker: () => OffsetTracker): Progress {
+    if (transactions) return transactionProgress(transactions, { topic, partition }, tracker, member().proven);
+    if (!watermark) return groupOffsets;
+    const row = `${topic}@${watermark.topicEpoch}/${partition}/${member().groupId}`;
+    return watermarkProgress(watermark, row, name, tracker, receiver.world);
+  }
+
+  return {
+    of(name, arrival) {
+      const known = open.get(name);
+      // Else somebody has moved the consumer back to before where it began.
+      if (known && (arrival.from >= known.from || known.progress !== groupOffsets)) {
+        known.arrival = arrival;
+        return known;
+      }
+      close(name);
+      const assignment = begin(name, arrival);
+      open.set(name, assignment);
+      return assignment;
+    },
+    halt() {
+      for (const { ready } of open.values()) ready?.halt();
+    },
+    close() {
+      for (const name of [...open.keys()]) close(name);
+    },
+    async drained() {
+      await Promise.all(
+        [...open.values()].map(async ({ ready }) => {
+          await ready?.idle();
+          await ready?.commits?.flush();
+        }),
+      );
+    },
+    async left() {
+      await Promise.all(leaving.values());
+    },
+    get isCommitting() {
+      return committing > 0;
+    },
+  };
+}
+
+function madeAgain(name: string, next: number, end: number): ReceiverError {
+  const text = `Expected partition ${name} to reach offset ${next}, below which all is handled, got ${end} as its end: was the topic made again? Then change \`topicEpoch\``;
+  return new ReceiverError('broker', text);
+}

@@ -1,0 +1,82 @@
+import type { Clock } from '../../../src/clock.ts';
+import type { Report } from './link.ts';
+
+/** Commits the consumed offset of one partition: coalesced, one request at a time, never backwards. */
+export interface Commits {
+  /** `next` may have moved on. Committed soon. */
+  advanced(): void;
+  /** Commits what is done now. Resolves when that has succeeded or failed; never rejects. */
+  flush(): Promise<void>;
+  /** The partition is somebody else's: nothing is committed any more. */
+  close(): void;
+}
+
+/**
+ * How long an offset that could be committed waits for others. A commit that is lost only means that messages come again and are known.
+ */
+const lingerMs = 100;
+
+export function commits(options: {
+  readonly clock: Clock;
+  /** The first offset that is not done. */
+  next(): number;
+  commit(next: number): Promise<void>;
+  readonly report: Report;
+}): Commits {
+  const { clock } = options;
+  let committed = -1;
+  let closed = false;
+  let waiting: { readonly done: Promise<void>; readonly cancel: () => void } | undefined;
+  let underWay: Promise<void> = Promise.resolve();
+
+  async function commitNow(): Promise<void> {
+    const next = options.next();
+    if (closed || next <= committed) return;
+    try {
+      await options.commit(next);
+      committed = next;
+    } catch (error) {
+      // The next advance tries again. Until then messages that come again are known.
+      if (!closed) options.report(error, 'commit');
+    }
+  }
+
+  /**
+   * The check whether the partition is still ours and kafkajs's look at the generation happen in one turn, at the beginning of a task of
+   * its own: when kafkajs has joined anew, its event has been heard by then. So nothing is committed under a generation that it is not from.
+   */
+  function after(delayMs: number): { done: Promise<void>; cancel: () => void } {
+    let cancel = () => {};
+    const done = new Promise<void>((resolve) => {
+      const stop = clock.after(delayMs, () => {
+        waiting = undefined;
+        underWay = commitNow();
+        void underWay.then(resolve);
+      });
+      cancel = () => {
+        stop();
+        resolve();
+      };
+    });
+    return { done, cancel };
+  }
+
+  return {
+    advanced() {
+      if (!closed && !waiting) waiting = after(lingerMs);
+    },
+    async flush() {
+      waiting?.cancel();
+      waiting = undefined;
+      await underWay;
+      if (closed || options.next() <= committed) return;
+      waiting = after(0);
+      await waiting.done;
+    },
+    close() {
+      closed = true;
+      waiting?.cancel();
+      waiting = undefined;
+    },
+  };
+}

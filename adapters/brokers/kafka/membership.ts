@@ -1,0 +1,121 @@
+import { type Clock, sleep } from '../../../src/clock.ts';
+import { type KafkaConsumer, kafkaErrorType } from './client.ts';
+import type { Report } from './link.ts';
+
+/** What the adapter knows of its consumer's place in the group. Fed by kafkajs's events and by the answers to heartbeats. */
+export interface Membership {
+  /** Nothing has been heard of it yet. */
+  readonly isNew: boolean;
+  /** It is a member, as far as is known, and the group is not rebalancing. */
+  readonly isStable: boolean;
+  readonly groupId: string | undefined;
+  /** Resolves with true when the broker has answered a heartbeat that was sent from now on; with false when the membership is lost. */
+  proven(): Promise<boolean>;
+  /** Sends heartbeats until `until` resolves or the membership is lost. kafkajs sends one only when its heartbeatInterval is over. */
+  beat(heartbeat: () => Promise<void>, until: Promise<unknown>): Promise<void>;
+  close(): void;
+}
+
+export interface MembershipHooks {
+  /** Nothing is ours any more. */
+  lost(): void;
+  /** The group is rebalancing: nothing new is to be begun, what runs is to be finished, then the consumer joins anew. */
+  leaving(): void;
+  /** An offset was committed that the adapter has not asked for. */
+  foreignCommit(): void;
+}
+
+const beatMs = 500;
+
+/** Answers that mean that the broker has given our partitions to others. */
+const expelled = new Set(['UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION', 'FENCED_INSTANCE_ID']);
+
+export function membership(
+  consumer: KafkaConsumer,
+  { clock, report, hooks, isCommitting }: { clock: Clock; report: Report; hooks: MembershipHooks; isCommitting(): boolean },
+): Membership {
+  let isNew = true;
+  let member = false;
+  let leaving = false;
+  let groupId: string | undefined;
+  let provers: ((isMember: boolean) => void)[] = [];
+  const on = consumer.on.bind(consumer) as (name: string, listener: (event: { payload: any }) => void) => () => void;
+
+  function answer(isMember: boolean): void {
+    const asking = provers;
+    provers = [];
+    for (const resolve of asking) resolve(isMember);
+  }
+
+  function lose(): void {
+    if (!member) return;
+    member = false;
+    answer(false);
+    hooks.lost();
+  }
+
+  const off = [
+    on('consumer.group_join', ({ payload }) => {
+      lose();
+      groupId = payload.groupId;
+      isNew = false;
+      member = true;
+      leaving = false;
+    }),
+    // Told when all handlers of batches have ended, just before it joins anew.
+    on('consumer.rebalancing', lose),
+    on('consumer.stop', lose),
+    on('consumer.disconnect', lose),
+    on('consumer.crash', ({ payload }) => {
+      lose();
+      report(payload.error, 'membership');
+    }),
+    on('consumer.heartbeat', () => answer(true)),
+    on('consumer.commit_offsets', () => {
+      if (!isCommitting()) hooks.foreignCommit();
+    }),
+  ];
+
+  function nextAnswer(): Promise<boolean> {
+    return member ? new Promise((resolve) => provers.push(resolve)) : Promise.resolve(false);
+  }
+
+  /** kafkajs meets the same answer itself as soon as its turn comes, and joins anew. */
+  function refused(error: unknown): void {
+    const type = kafkaErrorType(error) ?? '';
+    if (expelled.has(type)) lose();
+    else if (type === 'REBALANCE_IN_PROGRESS') {
+      if (member && !leaving) {
+        leaving = true;
+        hooks.leaving();
+      }
+    }
+    // Anything else is no news of the membership: kafkajs finds the coordinator again.
+  }
+
+  return {
+    get isNew() {
+      return isNew;
+    },
+    get isStable() {
+      return member && !leaving;
+    },
+    get groupId() {
+      return groupId;
+    },
+    async proven() {
+      // The answer that is under way may be to a heartbeat of before.
+      return (await nextAnswer()) && (await nextAnswer());
+    },
+    async beat(heartbeat, until) {
+      const over = new AbortController();
+      void until.finally(() => over.abort());
+      do {
+        await Promise.race([heartbeat().catch(refused), until]);
+      } while (member && (await sleep(clock, beatMs, over.signal)));
+    },
+    close() {
+      for (const end of off) end();
+    },
+  };
+}

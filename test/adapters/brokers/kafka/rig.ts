@@ -1,0 +1,152 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Consumer, type ConsumerConfig, Kafka, type KafkaMessage, logLevel, Partitioners } from 'kafkajs';
+import { afterEach } from 'vitest';
+import { type KafkaAdapter, type KafkaOptions, kafka } from '../../../../adapters/brokers/kafka/index.ts';
+import type { Receiver } from '../../../../src/index.ts';
+import { service } from '../../../support/services/index.ts';
+import { unique } from '../../../support/unique.ts';
+
+const cleanups: (() => Promise<unknown>)[] = [];
+
+/** After each test, the last thing first. */
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+export function later(cleanup: () => Promise<unknown>): void {
+  cleanups.push(cleanup);
+}
+
+export interface Produced {
+  readonly id: string;
+  readonly key?: string | null;
+  readonly value?: string | Buffer | null;
+  readonly partition?: number;
+  readonly headers?: Record<string, string | Buffer>;
+}
+
+/** A topic and a group of one test's own, on a real broker. */
+export async function rig({
+  partitions = 1,
+  config = {},
+  brokers,
+}: {
+  partitions?: number;
+  config?: Record<string, string>;
+  brokers?: readonly string[];
+} = {}) {
+  const address = brokers ?? (await service('kafka')).brokers;
+  const client = clientOf(address);
+  const topic = unique('topic');
+  const groupId = unique('group');
+  const admin = client.admin();
+  await admin.connect();
+  later(() => admin.disconnect());
+  const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }));
+  await admin.createTopics({ topics: [{ topic, numPartitions: partitions, configEntries }] });
+  const producer = client.producer({ createPartitioner: Partitioners.DefaultPartitioner });
+  await producer.connect();
+  later(() => producer.disconnect());
+
+  return {
+    client,
+    brokers: address,
+    topic,
+    groupId,
+    admin,
+    producer,
+    async produce(messages: readonly Produced[], to = topic): Promise<void> {
+      await producer.send({
+        topic: to,
+        messages: messages.map(({ id, key = id, value = JSON.stringify({ id }), headers, ...more }) => ({
+          key,
+          value,
+          headers: { 'message-id': id, ...headers },
+          ...more,
+        })),
+      });
+    },
+    async newTopic(numPartitions = 1): Promise<string> {
+      const name = unique('topic');
+      await admin.createTopics({ topics: [{ topic: name, numPartitions }] });
+      return name;
+    },
+    /** The committed offset; -1 if there is none. */
+    async committed(partition = 0): Promise<number> {
+      const [found] = await admin.fetchOffsets({ groupId, topics: [topic] });
+      return Number(found!.partitions.find((each) => each.partition === partition)!.offset);
+    },
+    /** A consumer of the group, with an adapter around a receiver. */
+    async worker(receiver: Receiver, options: WorkerOptions = {}): Promise<Worker> {
+      const {
+        client: own = clientOf(address),
+        consumer: consumerConfig,
+        start = (consumer, adapter) => consumer.run(adapter.run()),
+        ...more
+      } = options;
+      const consumer = own.consumer({ groupId, maxWaitTimeInMs: 100, heartbeatInterval: 200, sessionTimeout: 6_000, ...consumerConfig });
+      const errors: Worker['errors'] = [];
+      const crashes: Error[] = [];
+      consumer.on('consumer.crash', ({ payload }) => void crashes.push(payload.error));
+      const adapter = kafka(receiver, {
+        consumer,
+        deadLetter: 'drop',
+        sessionTimeoutMs: 60_000,
+        onError: (error, during) => void errors.push({ error, during }),
+        ...more,
+      });
+      await consumer.connect();
+      await consumer.subscribe({ topics: [topic], fromBeginning: true });
+      await start(consumer, adapter);
+      const stop = async () => {
+        await adapter.stop({ graceMs: 2_000 });
+        await consumer.disconnect();
+      };
+      later(stop);
+      return { consumer, adapter, errors, crashes, stop };
+    },
+    /** Everything that is in a topic, oldest first within a partition. */
+    async read(from: string): Promise<KafkaMessage[]> {
+      const ends = await admin.fetchTopicOffsets(from);
+      const total = ends.reduce((sum, { high, low }) => sum + Number(high) - Number(low), 0);
+      const found: KafkaMessage[] = [];
+      if (total === 0) return found;
+      const consumer = client.consumer({ groupId: unique('reader'), maxWaitTimeInMs: 100 });
+      await consumer.connect();
+      await consumer.subscribe({ topics: [from], fromBeginning: true });
+      await consumer.run({ autoCommit: false, eachMessage: async ({ message }) => void found.push(message) });
+      await until(() => found.length >= total, `${total} messages of ${from}`);
+      await consumer.disconnect();
+      return found;
+    },
+  };
+}
+
+export type Rig = Awaited<ReturnType<typeof rig>>;
+
+export type WorkerOptions = Partial<Omit<KafkaOptions, 'consumer'>> & {
+  client?: Kafka;
+  consumer?: Partial<ConsumerConfig>;
+  start?: (consumer: Consumer, adapter: KafkaAdapter) => Promise<void>;
+};
+
+export interface Worker {
+  readonly consumer: Consumer;
+  readonly adapter: KafkaAdapter;
+  readonly errors: { error: unknown; during: string }[];
+  readonly crashes: Error[];
+  stop(): Promise<void>;
+}
+
+export function clientOf(brokers: readonly string[], retry = {}): Kafka {
+  return new Kafka({ brokers: [...brokers], logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, ...retry } });
+}
+
+/** Waits for something that real processes have to do. */
+export async function until(isSo: () => boolean | Promise<boolean>, what: string, withinMs = 25_000): Promise<void> {
+  for (const giveUpAt = performance.now() + withinMs; !(await isSo()); await pause(20)) {
+    if (performance.now() > giveUpAt) throw new Error(`Expected ${what} within ${withinMs} ms`);
+  }
+}
+
+export const ids = (count: number, from = 0): string[] => Array.from({ length: count }, (_, i) => `m${from + i}`);
