@@ -65,7 +65,8 @@ export function adminVerbs(connection: Connection, layout: Layout, scripts: Scri
     const found: (readonly [number, RecordView])[] = [];
     for (let from = 0; found.length < limit; from += page) {
       const range = [`${shard}parked`, after?.[0] ?? '-inf', '+inf', 'withscores', 'limit', from, page];
-      const reply = (await connection.send('zrangebyscore', range)) as unknown[];
+      // In RESP 3 each comes with its score in a list of their own.
+      const reply = ((await connection.send('zrangebyscore', range)) as unknown[]).flat();
       const places = Array.from({ length: reply.length / 2 }, (_, i) => [Number(reply[2 * i + 1]), String(reply[2 * i])] as const);
       const later = new Map(places.filter((place) => !after || byPlace(place, after) > 0).map(([score, key]) => [key, score]));
       if (later.size > 0) {

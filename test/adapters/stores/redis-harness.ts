@@ -12,9 +12,6 @@ export const skip = ['6c', '12a', '12b'].map((clause) => ({
   reason: 'Redis deletes expired records by itself, and purge answers 0: redis.test.ts shows what purge does instead',
 }));
 
-/** Compact mode for records with the retention of the contract's clauses. */
-export const compact = { retentionMs: retainMs, expectedIds: 1_000 };
-
 /** The servers behind a client. */
 export const nodesOf = (client: Redis | Cluster): readonly Redis[] => ('nodes' in client ? client.nodes('master') : [client]);
 
