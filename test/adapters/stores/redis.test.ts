@@ -52,6 +52,6 @@ describe('the store contract catches a Redis script that', () => {
     expect(places, `places of ${mutant.from}`).toBe(1);
     const clause = storeClauses.find(({ id }) => id === mutant.breaks)!;
     await runClause(clause, () => redisHarness(client, options));
-    await expect(runClause(clause, () => redisHarness(client, { ...options, scripts }))).rejects.toThrow();
+    await expect(runClause(clause, () => redisHarness(client, { ...options, scripts }))).rejects.toMatchObject({ name: 'AssertionError' });
   });
 });
