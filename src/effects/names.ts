@@ -21,7 +21,7 @@ const maxName = 200;
 
 /** @throws ReceiverError `invalid-step` */
 export function checkName(what: 'step' | 'saga' | 'step of a saga', name: unknown): asserts name is string {
-  const fits = typeof name === 'string' && name !== '' && name === printable(name, maxName) && !name.startsWith('$');
+  const fits = typeof name === 'string' && name.trim() !== '' && name === printable(name, maxName) && !name.startsWith('$');
   if (fits && (what === 'step' || !name.includes('/'))) return;
   const slash = what === 'step' ? '' : ', without /';
   throw new ReceiverError(

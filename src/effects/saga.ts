@@ -15,10 +15,10 @@ export interface SagaStepOptions<Result, Output = Result> extends StepOptions<Re
 /** What the body of a saga is given. */
 export interface Saga {
   /** As `ctx.step`, with a way back. */
-  step<Result, Output = Awaited<Result>>(
+  step<Result, Output = Result>(
     name: string,
-    run: (call: StepCall) => Result,
-    options?: SagaStepOptions<Awaited<Result>, Output>,
+    run: (call: StepCall) => Result | Promise<Result>,
+    options?: SagaStepOptions<Result, Output>,
   ): Promise<Output>;
 }
 

@@ -53,10 +53,10 @@ export interface StepOptions<Result, Output = Result> {
  * happened; ReceiverError `claim-lost` if others may have taken over, `unknown-outcome`, `steps-changed` if an earlier attempt has done
  * steps that this one has not asked for, `nested`, `invalid-step`, `codec`, `invalid-payload` (the schema), `store`
  */
-export type Step = <Result, Output = Awaited<Result>>(
+export type Step = <Result, Output = Result>(
   name: string,
-  run: (call: StepCall) => Result,
-  options?: StepOptions<Awaited<Result>, Output>,
+  run: (call: StepCall) => Result | Promise<Result>,
+  options?: StepOptions<Result, Output>,
 ) => Promise<Output>;
 
 export function stepOf(run: Run): Step {
