@@ -108,12 +108,7 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
   const maxMessageBytes = expectNumber('maxMessageBytes', options.maxMessageBytes ?? 1_000_000, { atLeast: 1_000, integer: true });
 
   const partitions = new Map<string, OwnedPartition>();
-  const reader = logReader(kafka, {
-    topic: dedupLog,
-    groupPrefix: `${transactionalIdPrefix}.${groupId}.reader`,
-    timeoutMs: takeOverTimeoutMs,
-    world,
-  });
+  const reader = logReader(kafka, dedupLog, `${transactionalIdPrefix}.${groupId}.reader`, world);
   const cluster = topics(kafka, { groupId, dedupLog, retentionMs });
   const alone = serial();
   let inputTopic: string | undefined;

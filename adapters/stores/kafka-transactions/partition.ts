@@ -152,7 +152,9 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
       try {
-        await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
+        // kafkajs waits longer and longer for a broker that is away, so it is asked anew.
+        const patienceMs = Math.max(1, Math.min(giveUpAt - clock.now(), waitMs * 60));
+        await within(clock, patienceMs, 'new producers', () => producers.fence());
         const mark = recordOf(kind);
         await write(mark);
         return await catchUp(mark.id, wanted);
