@@ -24,6 +24,8 @@ export const errorCodes = [
   'mismatch',
   /** The store can't be used as it is: corrupt, read-only, full, of another schema version, or answering nonsense. */
   'store',
+  /** A handler went on after an error that had aborted its part of the transaction. Thrown by a unit's savepoint: the handler's failure. */
+  'aborted-transaction',
   /** A commit whose outcome could not be found out. */
   'commit-in-doubt',
   /** The store would forget sooner than the broker stops redelivering. */

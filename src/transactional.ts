@@ -260,8 +260,9 @@ class UnitOfWork {
         job,
       );
     } catch (error) {
-      // Only what the handler itself threw is the handler's failure; a savepoint that fails breaks the unit.
-      if (!failed || !Object.is(failed.error, error)) throw error;
+      // Only what the handler itself threw, or has done to its savepoint, is the handler's failure; one that fails by itself breaks the unit.
+      const isHandlers = (failed && Object.is(failed.error, error)) || (error instanceof ReceiverError && error.code === 'aborted-transaction');
+      if (!isHandlers) throw error;
       const { ending, verdict } = outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt);
       this.#end(job, ending);
       return verdict();

@@ -1,0 +1,69 @@
+import { ReceiverError } from '../../../src/errors.ts';
+
+/** What the store needs of anything that runs SQL: a pg `Client`, `PoolClient` or `Pool`. */
+export interface PgQueryable {
+  query(text: string, values?: readonly unknown[]): Promise<PgResult>;
+}
+
+/** What a query answers. */
+export interface PgResult {
+  readonly rows: readonly any[];
+  readonly rowCount?: number | null;
+  /** The command that ran: `COMMIT`, or `ROLLBACK` where a COMMIT found the transaction aborted. */
+  readonly command?: string;
+}
+
+/** A connection that is taken from a pool. */
+export interface PgClient extends PgQueryable {
+  /** Gives it back; with an error it is thrown away. */
+  release(error?: Error | boolean): void;
+  /** `I` outside of a transaction, `T` inside, `E` inside of one that is aborted. pg has it since 8.17. */
+  getTransactionStatus?(): string | null;
+  /** A connection that breaks tells so, and ends the process if nobody listens. */
+  on?(event: 'error', listener: (error: Error) => void): unknown;
+  off?(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+/** A pg `Pool`, or anything like it. */
+export interface PgPool<Client extends PgClient = PgClient> extends PgQueryable {
+  connect(): Promise<Client>;
+  readonly options?: { readonly max?: number | undefined };
+}
+
+/** The SQLSTATE of an error that the server answered. */
+export function sqlState(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+}
+
+/** Another transaction held a lock for longer than `lock_timeout`. */
+export const isLocked = (error: unknown): boolean => sqlState(error) === '55P03';
+
+/** The server has undone the statement because of what others did at the same time: it may be sent again. */
+export function isConflict(error: unknown): boolean {
+  const state = sqlState(error);
+  return state === '40001' || state === '40P01';
+}
+
+/**
+ * Whether an answer to COMMIT leaves its outcome open: none at all, a broken connection (08), a server that ends (57P), or one that says
+ * itself that it does not know (40003).
+ */
+export function isDoubtful(error: unknown): boolean {
+  const state = sqlState(error);
+  return state === undefined || state.startsWith('08') || state.startsWith('57P') || state === '40003';
+}
+
+/** Text that Postgres can hold: it has no NUL, and no lone surrogates. */
+export function pgText(text: string): string {
+  return text.toWellFormed().replaceAll('\0', '\uFFFD');
+}
+
+/** `part`, or an error if it is not a plain name. Names are quoted all the same. */
+export function identifier(option: string, part: string): string {
+  if (typeof part === 'string' && /^[A-Za-z_][A-Za-z0-9_$]{0,62}$/.test(part)) return `"${part}"`;
+  throw new ReceiverError(
+    'invalid-option',
+    `Expected \`${option}\` to be letters, digits, _ and $, at most 63 and no digit first, got ${JSON.stringify(part)}`,
+  );
+}

@@ -1,0 +1,54 @@
+import { sleep, type World } from '../../../src/clock.ts';
+import { ReceiverError } from '../../../src/errors.ts';
+import type { Key } from '../../../src/store.ts';
+import type { PgQueryable } from './client.ts';
+import { keyToBytes } from './rows.ts';
+import type { Names } from './schema.ts';
+
+/** By what a unit's commit can be recognised afterwards. */
+export interface Probe {
+  /** The transaction's id, an `xid8` as text. */
+  readonly xid: string;
+  /** One of its records. */
+  readonly key: Key;
+  readonly token: string;
+}
+
+/** So often it is asked, with pauses from 0.1 s that double: 6 seconds in all. */
+const mostAskings = 6;
+
+/**
+ * Finds out what has become of a COMMIT that got no answer. Resolves if it has committed, rejects with `error` if it has not, and with code
+ * `commit-in-doubt` if nobody can tell.
+ *
+ * The server remembers the outcome of each transaction by its id. That it says "committed" is not enough: after a failover the id may be
+ * another's. So a record has to be there, with the unit's token.
+ */
+export async function settleDoubt(pool: PgQueryable, names: Names, world: World, probe: Probe | undefined, error: unknown): Promise<void> {
+  if (!probe) throw inDoubt(error, 'nothing was recorded, by which its outcome could be known');
+  let why: unknown = 'it is still being committed';
+  for (let asked = 0; asked < mostAskings; asked++) {
+    if (asked > 0) await sleep(world.clock, 100 * 2 ** (asked - 1));
+    try {
+      const { rows } = await pool.query(
+        `select pg_xact_status($1::text::xid8) as status, exists (select from ${names.records} where key = $2 and token = $3) as recorded`,
+        [probe.xid, keyToBytes(probe.key), probe.token],
+      );
+      const { status, recorded } = rows[0] as { status: string | null; recorded: boolean };
+      if (recorded && status !== 'in progress') return;
+      if (status === 'aborted') throw new NotCommitted();
+      if (status !== 'in progress') throw inDoubt(error, `the server says ${status ?? 'nothing'}, and its record is not there`);
+    } catch (cause) {
+      if (cause instanceof NotCommitted) throw error;
+      if (cause instanceof ReceiverError) throw cause;
+      why = cause;
+    }
+  }
+  throw inDoubt(error, String(why));
+}
+
+class NotCommitted extends Error {}
+
+function inDoubt(cause: unknown, why: string): ReceiverError {
+  return new ReceiverError('commit-in-doubt', `A COMMIT got no answer, and what has become of it can't be found out: ${why}`, { cause });
+}

@@ -1,0 +1,76 @@
+import { realWorld, type World } from '../../../src/clock.ts';
+import { expectNumber, refuseOption } from '../../../src/errors.ts';
+import type { DedupStore, StoreAdmin, TransactionalStore } from '../../../src/store.ts';
+import { adminVerbs } from './admin.ts';
+import type { PgClient, PgPool } from './client.ts';
+import { leasedVerbs } from './leased.ts';
+import { checker, namesOf, type SchemaOptions } from './schema.ts';
+import { transactionalUnit } from './unit.ts';
+
+export type { PgClient, PgPool, PgQueryable, PgResult } from './client.ts';
+export { type RecordOnce, recordOnce } from './record-once.ts';
+export { migrate, migrationSql, type SchemaOptions } from './schema.ts';
+
+/** Options of {@link postgresStore}. All times are in milliseconds. */
+export interface PostgresStoreOptions extends SchemaOptions {
+  /** How long a statement waits for a key that another transaction holds. Its message is then answered `busy`. Default: 1,000. */
+  readonly lockTimeoutMs?: number;
+  /** The longest statement, also of handlers in a unit. Default: 30,000. */
+  readonly statementTimeoutMs?: number;
+  /**
+   * How long a unit's transaction may stand idle, while a handler does something else, before the server ends it: the process may be dead or
+   * stopped, and holds its keys. Default: 60,000.
+   */
+  readonly idleTimeoutMs?: number;
+  /** Units that a receiver may have open at once, each on a connection of its own. Default: a quarter of `pool.options.max`, at least 1. */
+  readonly unitsAtOnce?: number;
+  /** Takes a server with `fsync` off, and tables that are unlogged: a crash of the server may forget what was acknowledged. Default: false. */
+  readonly allowDataLoss?: boolean;
+  /** Time and chance for waiting. Default: the machine's. */
+  readonly world?: World;
+}
+
+/**
+ * A store in PostgreSQL 14 or later. `pool` is a pg `Pool` or anything like it, and `ctx.tx` is the client of the transaction. Run
+ * `migrate(pool)` before, at deployment.
+ *
+ * Works behind PgBouncer in transaction mode: no statement is prepared by name, nothing is set for longer than a transaction, and all locks
+ * end with it. `synchronous_commit = off` is turned on for the store's own transactions. The server's clock decides.
+ *
+ * A unit holds a connection for as long as its handlers run, so the pool needs more than `unitsAtOnce`. Handlers write through `ctx.tx` alone;
+ * they may use savepoints of other names, but not begin, commit or roll back: a COMMIT of theirs fails with a violated foreign key.
+ * A constraint of yours that is deferred to the commit fails all messages of the group: make it immediate.
+ *
+ * @throws ReceiverError `invalid-option`. Its methods reject with code `store` if the tables are missing or of another version, and with
+ *   what the client rejects with.
+ */
+export function postgresStore<Client extends PgClient>(
+  pool: PgPool<Client>,
+  options: PostgresStoreOptions = {},
+): DedupStore & TransactionalStore<Client> & StoreAdmin {
+  if (typeof pool?.query !== 'function' || typeof pool.connect !== 'function') refuseOption('pool', 'a pg Pool', pool);
+  const { allowDataLoss = false, world = realWorld } = options;
+  if (typeof allowDataLoss !== 'boolean') refuseOption('allowDataLoss', 'true or false', allowDataLoss);
+  const limit = (name: 'lockTimeoutMs' | 'statementTimeoutMs' | 'idleTimeoutMs', by: number) =>
+    expectNumber(name, options[name] ?? by, { atLeast: 1, atMost: 86_400_000, integer: true });
+  const limits = {
+    lockTimeoutMs: limit('lockTimeoutMs', 1_000),
+    statementTimeoutMs: limit('statementTimeoutMs', 30_000),
+    idleTimeoutMs: limit('idleTimeoutMs', 60_000),
+  };
+  const connections = pool.options?.max ?? 10;
+  const unitsAtOnce = expectNumber('unitsAtOnce', options.unitsAtOnce ?? Math.max(1, Math.floor(connections / 4)), {
+    atLeast: 1,
+    integer: true,
+  });
+  if (unitsAtOnce > 1 && unitsAtOnce >= connections)
+    refuseOption('unitsAtOnce', `less than the pool's ${connections} connections, because claims need one too`, unitsAtOnce);
+  const names = namesOf(options);
+  const ready = checker(pool, names, { allowDataLoss });
+  return {
+    ...leasedVerbs(pool, names, limits, ready),
+    ...adminVerbs(pool, names, ready),
+    unitsAtOnce,
+    unit: transactionalUnit(pool, names, limits, world, ready),
+  };
+}

@@ -1,0 +1,189 @@
+import { ReceiverError } from '../../../src/errors.ts';
+import type { Answer, Ask, DedupStore, End, Hold, Settled } from '../../../src/store.ts';
+import { isConflict, isLocked, type PgQueryable, pgText } from './client.ts';
+import { inRounds } from './rounds.ts';
+import { answerOf, claimed, columnsOf, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
+import { bucketOf, type Names } from './schema.ts';
+
+/** What each statement sets for itself, because a pool like PgBouncer may give each to another session. */
+export interface StatementLimits {
+  readonly lockTimeoutMs: number;
+  readonly statementTimeoutMs: number;
+}
+
+/** So often a statement is sent again that met another one, before it is given up. Each time at least one of them has gone on. */
+const mostTries = 8;
+
+/** What a key is answered that another transaction holds: it will not take long, but nobody knows how long. */
+export const lockedMs = 1_000;
+
+/** The leased way: each verb is one statement for its whole batch, unless it meets others. */
+export function leasedVerbs(pool: PgQueryable, names: Names, limits: StatementLimits, ready: () => Promise<void>): DedupStore {
+  const first = `first as materialized (select set_config('lock_timeout', '${limits.lockTimeoutMs}', true),
+  set_config('statement_timeout', '${limits.statementTimeoutMs}', true),
+  set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, true))`;
+  const claimSql = takeSql(names, claimed, first);
+  const settle = settleSql(names, first);
+  const extend = extendSql(names, first);
+  const purgeSql = `with ${first}
+delete from ${names.records} where ctid = any (array(
+  select r.ctid from first, ${names.records} r
+  where r.expires_hour <= ${bucketOf('statement_timestamp()')} and r.expires_at <= statement_timestamp() and r.lease_until <= statement_timestamp()
+  order by r.expires_hour limit $1 for update of r skip locked))`;
+
+  /** Sends a statement that may be sent again: it acts for tokens, or on nothing but what has expired. */
+  async function send(sql: string, values: readonly unknown[]): Promise<readonly any[]> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return (await pool.query(sql, values)).rows;
+      } catch (error) {
+        if (!isConflict(error) || tries >= mostTries) throw error;
+      }
+    }
+  }
+
+  /** Keys that another transaction holds must not keep the others from their answer: the batch is halved until they are alone. */
+  async function take(asks: readonly Ask[]): Promise<Answer[]> {
+    try {
+      return await claimRound(asks);
+    } catch (error) {
+      if (!isLocked(error)) throw error;
+      if (asks.length === 1) return [{ state: 'busy', remainingMs: lockedMs }];
+      const half = asks.length >> 1;
+      return [...(await take(asks.slice(0, half))), ...(await take(asks.slice(half)))];
+    }
+  }
+
+  function claimRound(asks: readonly Ask[]): Promise<Answer[]> {
+    return untilKnown(asks, async (open) => {
+      const rows = (await send(claimSql, columnsOf(open))) as Taken[];
+      return rows.map((row, i) => answerOf(open[i]!, row));
+    });
+  }
+
+  return {
+    async claim(asks) {
+      if (asks.length === 0) return [];
+      await ready();
+      return inRounds(asks, take);
+    },
+
+    async settle(ends) {
+      if (ends.length === 0) return [];
+      await ready();
+      return inRounds(ends, (round) =>
+        untilKnown(round, async (open) =>
+          ((await send(settle, endColumns(open))) as { answer: Settled | null }[]).map(({ answer }) => answer ?? undefined),
+        ),
+      );
+    },
+
+    async extend(holds) {
+      if (holds.length === 0) return [];
+      await ready();
+      return inRounds(holds, async (round) =>
+        ((await send(extend, holdColumns(round))) as { answer: Settled }[]).map(({ answer }) => answer),
+      );
+    },
+
+    async purge(limit) {
+      await ready();
+      return (await pool.query(purgeSql, [limit])).rowCount ?? 0;
+    },
+  };
+}
+
+/** Asks again for the items whose answer was overtaken by somebody else's write. */
+export async function untilKnown<In, Out>(
+  items: readonly In[],
+  ask: (open: readonly In[]) => Promise<readonly (Out | undefined)[]>,
+): Promise<Out[]> {
+  const answers = new Array<Out>(items.length);
+  let open = items.map((_, i) => i);
+  for (let tries = 0; open.length > 0; tries++) {
+    if (tries === mostTries)
+      throw new ReceiverError('store', `Expected to see what holds ${open.length} keys, but they change all the time`);
+    const outs = await ask(open.map((i) => items[i]!));
+    if (outs.length !== open.length) throw new ReceiverError('store', `Expected ${open.length} rows, got ${outs.length}`);
+    open = open.filter((i, at) => {
+      const out = outs[at];
+      if (out !== undefined) answers[i] = out;
+      return out === undefined;
+    });
+  }
+  return answers;
+}
+
+/**
+ * Ends claims whose token is current. One that was not updated is `ok` if it ended in the same way before. Null, where the statement saw the
+ * claim as ours and could not update it: the same settle was under way elsewhere, and has to be asked again.
+ */
+function settleSql({ records }: Names, first: string): string {
+  const now = 'statement_timestamp()';
+  return `with ${first},
+ends as (
+  select e.*, ${now} + retain_ms * interval '1 ms' as expires_at
+  from first, unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::bool[], $6::bytea[], $7::text[], $8::text[], $9::text[])
+    with ordinality as e(key, token, state, retain_ms, counted, result, reason, detail, label, at)
+),
+ended as (
+  update ${records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
+    attempts = r.attempts - case when e.counted then 0 else 1 end, lease_until = ${now}, written_at = ${now}, expires_at = e.expires_at,
+    expires_hour = ${bucketOf('e.expires_at')}
+  from ends e
+  where r.key = e.key and r.token = e.token and r.state = ${claimed} and r.expires_at > ${now}
+  returning r.key
+)
+select case
+  when ended.key is not null then 'ok'
+  when r.key is null or r.token <> e.token or r.expires_at <= ${now} then 'fenced'
+  when r.state = e.state then 'ok'
+  when r.state = ${claimed} then null
+  else 'fenced' end as answer
+from ends e left join ended using (key) left join ${records} r on r.key = e.key
+order by e.at`;
+}
+
+function endColumns(ends: readonly End[]): unknown[] {
+  return [
+    ends.map(({ key }) => keyToBytes(key)),
+    ends.map(({ token }) => token),
+    ends.map((end) => stateOf(end.as)),
+    ends.map(({ retainMs }) => retainMs),
+    ends.map((end) => end.as !== 'released' || end.counted),
+    ...endTexts(ends),
+  ];
+}
+
+/** Result, reason, detail and label, column by column. */
+export function endTexts(ends: readonly End[]): unknown[] {
+  return [
+    ends.map((end) => (end.as === 'completed' && end.result !== undefined ? Buffer.from(end.result, 'utf8') : null)),
+    ends.map((end) => (end.as === 'parked' ? pgText(end.reason) : null)),
+    ends.map((end) => (end.as === 'parked' ? pgText(end.detail) : null)),
+    ends.map((end) => (end.as === 'parked' ? pgText(end.label) : null)),
+  ];
+}
+
+function extendSql({ records }: Names, first: string): string {
+  const now = 'statement_timestamp()';
+  const expires = `${now} + greatest(h.lease_ms * interval '1 ms', r.expires_at - r.written_at)`;
+  return `with ${first},
+holds as (
+  select h.* from first, unnest($1::bytea[], $2::text[], $3::float8[]) with ordinality as h(key, token, lease_ms, at)
+),
+extended as (
+  update ${records} r set lease_until = ${now} + h.lease_ms * interval '1 ms', written_at = ${now}, expires_at = ${expires},
+    expires_hour = ${bucketOf(`(${expires})`)}
+  from holds h
+  where r.key = h.key and r.token = h.token and r.state = ${claimed} and r.expires_at > ${now}
+  returning r.key
+)
+select case when extended.key is null then 'fenced' else 'ok' end as answer
+from holds h left join extended using (key)
+order by h.at`;
+}
+
+function holdColumns(holds: readonly Hold[]): unknown[] {
+  return [holds.map(({ key }) => keyToBytes(key)), holds.map(({ token }) => token), holds.map(({ leaseMs }) => leaseMs)];
+}

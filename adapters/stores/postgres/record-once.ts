@@ -1,0 +1,50 @@
+import { ReceiverError } from '../../../src/errors.ts';
+import { keyOf } from '../../../src/key.ts';
+import type { PgQueryable } from './client.ts';
+import { answerOf, columnsOf, completed, type Taken, takeSql } from './rows.ts';
+import { namesOf, type SchemaOptions } from './schema.ts';
+
+/** What {@link recordOnce} is to remember. */
+export interface RecordOnce extends SchemaOptions {
+  /** Who handles: the name of this consumer, as in `createReceiver`. */
+  readonly scope: string;
+  /** What makes two messages the same, as a key strategy gives it. */
+  readonly id: string | readonly string[];
+  /** How long it is remembered, in milliseconds. Default: 14 days. */
+  readonly retentionMs?: number;
+}
+
+/**
+ * For workers that have a transaction of their own: records a message in it, and says whether it is the first of its kind. Do the work only then,
+ * in the same transaction.
+ *
+ * ```ts
+ * await client.query('begin');
+ * if ((await recordOnce(client, { scope: 'billing', id: order.id })) === 'first') await client.query('insert into charges …');
+ * await client.query('commit');
+ * ```
+ *
+ * While another transaction holds the same message it waits, for the caller's `lock_timeout` at most. The key is that of a receiver with this
+ * scope and id, so both may share a table. Isolation: READ COMMITTED; under the others the second of two at once fails with 40001 and is to be
+ * run again.
+ *
+ * @throws ReceiverError `invalid-key`; `busy` if a receiver holds a claim of it now; `parked`; what the client throws
+ */
+export async function recordOnce(tx: PgQueryable, options: RecordOnce): Promise<'first' | 'duplicate'> {
+  const { scope, id, retentionMs = 14 * 86_400_000 } = options;
+  const names = namesOf(options);
+  const ask = { key: keyOf(scope, id), fingerprint: '', token: '', leaseMs: 0, retainMs: retentionMs };
+  const sql = takeSql(names, completed, 'first as materialized (select 1 as one)');
+  for (let tries = 0; tries < 8; tries++) {
+    const { rows } = await tx.query(sql, columnsOf([ask]));
+    const answer = answerOf(ask, rows[0] as Taken);
+    if (answer?.state === 'claimed') return 'first';
+    if (answer?.state === 'completed') return 'duplicate';
+    if (answer?.state === 'busy')
+      throw new ReceiverError('busy', `A receiver holds ${JSON.stringify(id)} now`, { retryAfterMs: answer.remainingMs });
+    if (answer?.state === 'parked')
+      throw new ReceiverError('parked', `${JSON.stringify(id)} was given up (${answer.reason}): ${answer.detail}`);
+    if (answer) throw new ReceiverError('store', `The record of ${JSON.stringify(id)} can't be used: ${JSON.stringify(answer)}`);
+  }
+  throw new ReceiverError('store', `Expected to see what holds ${JSON.stringify(id)}, but it changes all the time`);
+}

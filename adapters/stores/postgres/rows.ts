@@ -1,0 +1,144 @@
+import { ReceiverError } from '../../../src/errors.ts';
+import type { Answer, Ask, Fingerprint, Key, RecordView } from '../../../src/store.ts';
+import { bucketOf, type Names } from './schema.ts';
+
+export const claimed = 1;
+export const released = 2;
+export const completed = 3;
+export const parked = 4;
+export type State = typeof claimed | typeof released | typeof completed | typeof parked;
+
+export const stateNames: Readonly<Record<State, RecordView['state']>> = { 1: 'claimed', 2: 'released', 3: 'completed', 4: 'parked' };
+export const stateOf = (name: RecordView['state']): State =>
+  name === 'claimed' ? claimed : name === 'released' ? released : name === 'completed' ? completed : parked;
+
+const keyBytes = 24;
+const keyForm = /^[A-Za-z0-9_-]{32}$/;
+const fingerprintForm = /^(?:[A-Za-z0-9_-]{22})?$/;
+
+export function keyToBytes(key: Key): Buffer {
+  if (!keyForm.test(key)) throw new ReceiverError('store', `Expected a key of 32 characters of base64url, got ${JSON.stringify(key)}`);
+  return Buffer.from(key, 'base64url');
+}
+
+export const keyOfBytes = (bytes: Buffer): Key => bytes.toString('base64url');
+
+export function fingerprintToBytes(fingerprint: Fingerprint): Buffer {
+  if (!fingerprintForm.test(fingerprint))
+    throw new ReceiverError('store', `Expected a fingerprint of 22 characters of base64url or none, got ${JSON.stringify(fingerprint)}`);
+  return Buffer.from(fingerprint, 'base64url');
+}
+
+/** The parameters of a claim, column by column. */
+export function columnsOf(asks: readonly Ask[]): unknown[] {
+  return [
+    asks.map(({ key }) => keyToBytes(key)),
+    asks.map(({ fingerprint }) => fingerprintToBytes(fingerprint)),
+    asks.map(({ token }) => token),
+    asks.map(({ leaseMs }) => leaseMs),
+    asks.map(({ retainMs }) => retainMs),
+  ];
+}
+
+/**
+ * Takes the keys that are free, and tells what is known of the others as it was when the statement began. `state` is what a taken key
+ * becomes: claimed, or completed inside of a unit. `first` are common table expressions, of which that named `first` has one row and is run before
+ * anything is locked; its columns are answered too.
+ *
+ * A fence is drawn where the row is written, so that it is greater than any that the row has had. Parameters: those of `columnsOf`.
+ */
+export function takeSql({ records, fenceLiteral }: Names, state: typeof claimed | typeof completed, first: string): string {
+  const now = 'statement_timestamp()';
+  const leaseMs = state === claimed ? 'lease_ms' : '0';
+  return `with ${first},
+ask as (
+  select a.*, ${now} + ${leaseMs} * interval '1 ms' as lease_until, ${now} + greatest(${leaseMs}, retain_ms) * interval '1 ms' as expires_at
+  from first, unnest($1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[])
+    with ordinality as a(key, fingerprint, token, lease_ms, retain_ms, at)
+),
+taken as (
+  insert into ${records} as r (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_hour)
+  select key, fingerprint, ${state}::smallint, token, nextval(${fenceLiteral}), 1, false, lease_until, ${now}, expires_at, ${bucketOf('expires_at')}
+  from ask order by key
+  on conflict (key) do update set
+    fingerprint = case when r.expires_at <= ${now} or r.fingerprint = '' then excluded.fingerprint else r.fingerprint end,
+    state = excluded.state,
+    token = excluded.token,
+    fence = case when ${own} then r.fence else nextval(${fenceLiteral}) end,
+    attempts = case when r.expires_at <= ${now} then 1 when ${own} then r.attempts else r.attempts + 1 end,
+    orphaned = case when r.expires_at <= ${now} then false when ${own} then r.orphaned else r.state = ${claimed} end,
+    lease_until = excluded.lease_until, written_at = excluded.written_at, expires_at = excluded.expires_at,
+    expires_hour = excluded.expires_hour, result = null, reason = null, detail = null, label = null
+  where r.expires_at <= ${now} or (
+    (r.fingerprint = '' or excluded.fingerprint = '' or r.fingerprint = excluded.fingerprint)
+    and (r.state = ${released} or (r.state = ${claimed} and (r.token = excluded.token or r.lease_until <= ${now}))))
+  returning r.key, r.fence, r.attempts, r.orphaned
+)
+select taken.key is not null as taken, coalesce(taken.fence, r.fence) as fence, coalesce(taken.attempts, r.attempts) as attempts,
+  coalesce(taken.orphaned, r.orphaned) as orphaned, ${seenColumns('r')}, first.*
+from ask cross join first left join taken using (key) left join ${records} r on r.key = ask.key
+order by ask.at`;
+}
+
+/** The row is this very claim: it was asked before, and the answer got lost. */
+const own = `r.state = ${claimed} and r.token = excluded.token and r.expires_at > statement_timestamp()`;
+
+/** What of a row tells its answer. Times as milliseconds from now. */
+export function seenColumns(r: string): string {
+  const ms = (interval: string) => `(extract(epoch from ${interval}) * 1000)::float8`;
+  return `${r}.fingerprint, ${r}.state, ${r}.result, ${r}.reason, ${r}.detail,
+  ${ms(`statement_timestamp() - ${r}.written_at`)} as age_ms, ${ms(`${r}.lease_until - statement_timestamp()`)} as lease_ms,
+  ${ms(`${r}.expires_at - statement_timestamp()`)} as expires_ms`;
+}
+
+/** What `takeSql` answers for each ask. */
+export interface Taken {
+  readonly taken: boolean;
+  readonly fence: string;
+  readonly attempts: number;
+  readonly orphaned: boolean;
+  readonly fingerprint: Buffer | null;
+  readonly state: number | null;
+  readonly result: Buffer | null;
+  readonly reason: string | null;
+  readonly detail: string | null;
+  readonly age_ms: number;
+  readonly lease_ms: number;
+  readonly expires_ms: number;
+}
+
+/**
+ * The answer to one ask; undefined where what was seen does not explain why it was not taken, because somebody changed it in the meantime.
+ */
+export function answerOf(ask: Ask, row: Taken): Answer | undefined {
+  const { fingerprint, state } = row;
+  if (row.taken) return { state: 'claimed', fence: Number(row.fence), attempt: row.attempts, orphaned: row.orphaned };
+  if (state === null || fingerprint === null || row.expires_ms <= 0) return undefined;
+  const damage = damageOf(row);
+  if (damage) return { state: 'corrupt', detail: damage };
+  if (fingerprint.length > 0 && ask.fingerprint !== '' && !fingerprint.equals(fingerprintToBytes(ask.fingerprint)))
+    return { state: 'mismatch' };
+  switch (state) {
+    case completed:
+      return { state: 'completed', result: row.result?.toString('utf8'), ageMs: Math.max(0, row.age_ms) };
+    case parked:
+      return { state: 'parked', reason: row.reason ?? '', detail: row.detail ?? '', attempts: row.attempts };
+    case claimed:
+      return row.lease_ms > 0 ? { state: 'busy', remainingMs: row.lease_ms } : undefined;
+    default:
+      return undefined;
+  }
+}
+
+/** Why a row can't be a record, or undefined. Only somebody else's hand can have made it so. */
+export function damageOf(row: {
+  readonly key?: Buffer;
+  readonly fingerprint: Buffer | null;
+  readonly state: number | null;
+}): string | undefined {
+  if (row.state === null || row.fingerprint === null) return undefined;
+  if (row.state < claimed || row.state > parked) return `state ${row.state}`;
+  if (row.fingerprint.length !== 0 && row.fingerprint.length !== 16) return `a fingerprint of ${row.fingerprint.length} bytes`;
+  if (row.key && row.key.length !== keyBytes) return `a key of ${row.key.length} bytes`;
+  return undefined;
+}

@@ -1,0 +1,92 @@
+import pg from 'pg';
+import { migrate, type PgPool, type PostgresStoreOptions, postgresStore } from '../../../adapters/stores/postgres/index.ts';
+import type { TransactionalHarness } from '../../../src/testing/index.ts';
+import { service } from '../../support/services/index.ts';
+import { unique } from '../../support/unique.ts';
+
+/** A pool of a test's own. Connections that die while they are idle are nobody's failure. */
+export function poolOf(config: pg.PoolConfig): pg.Pool {
+  const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 5_000, ...config });
+  pool.on('error', () => {});
+  return pool;
+}
+
+/** A client whose next COMMIT fails for the driver in one way or another. */
+function failing(pool: pg.Pool): { pool: PgPool<pg.PoolClient>; failCommit(lost: 'request' | 'reply' | 'silent'): void } {
+  let fault: 'request' | 'reply' | 'silent' | undefined;
+  let blind = false;
+  const wrapped = new Proxy(pool, {
+    get(target, property) {
+      if (property === 'query' && blind) return () => Promise.reject(new Error('connection refused (injected)'));
+      if (property !== 'connect') {
+        const value = Reflect.get(target, property, target) as unknown;
+        return typeof value === 'function' ? value.bind(target) : value;
+      }
+      return async () => {
+        const client = await target.connect();
+        const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>;
+        client.query = (async (text: unknown, values?: unknown) => {
+          if (!fault || typeof text !== 'string' || !/\bcommit$/.test(text)) return query(text, values);
+          const lost = fault;
+          fault = undefined;
+          blind = lost === 'silent';
+          await (lost === 'request' ? query('rollback') : query(text, values));
+          throw new Error('Connection terminated unexpectedly');
+        }) as unknown as typeof client.query;
+        return client;
+      };
+    },
+  });
+  return { pool: wrapped as unknown as PgPool<pg.PoolClient>, failCommit: (lost) => void (fault = lost) };
+}
+
+/** The times of all records, moved into the past: the server's clock can't be moved into the future. */
+export async function age(pool: pg.Pool, schema: string, ms: number): Promise<void> {
+  const by = `interval '${ms} ms'`;
+  await pool.query(
+    `update ${schema}.records set lease_until = lease_until - ${by}, written_at = written_at - ${by}, expires_at = expires_at - ${by},
+     expires_hour = ceil(extract(epoch from expires_at - ${by}) / 3600)`,
+  );
+}
+
+/** A store in a schema of its own. */
+export async function postgresHarness(
+  options: PostgresStoreOptions = {},
+  config: pg.PoolConfig = {},
+): Promise<TransactionalHarness<pg.PoolClient> & { readonly schema: string; readonly db: pg.Pool }> {
+  const { url } = await service('postgres');
+  const schema = unique('contract');
+  const db = poolOf({ connectionString: url, ...config });
+  await migrate(db, { schema });
+  await db.query(`create table ${schema}.effects (text text not null)`);
+  const all = { ...options, schema };
+  const { pool, failCommit } = failing(db);
+  const others: pg.Pool[] = [];
+  const another = () => {
+    const other = poolOf({ connectionString: url, ...config });
+    others.push(other);
+    return postgresStore<pg.PoolClient>(other as unknown as PgPool<pg.PoolClient>, all);
+  };
+  return {
+    schema,
+    db,
+    store: postgresStore(pool, all),
+    precisionMs: 2_000,
+    elapse: (ms) => age(db, schema, ms),
+    another: async () => another(),
+    // The server keeps what it was told; only this process's memory of it is gone.
+    reopen: async () => another(),
+    async corrupt(key) {
+      await db.query(`update ${schema}.records set fingerprint = '\\x0102' where key = $1`, [Buffer.from(key, 'base64url')]);
+    },
+    async write(tx, text) {
+      await tx.query(`insert into ${schema}.effects values ($1)`, [text]);
+    },
+    read: async () => (await db.query(`select text from ${schema}.effects`)).rows.map((row) => row.text as string),
+    failCommit,
+    async close() {
+      await db.query(`drop schema ${schema} cascade`);
+      await Promise.all([db, ...others].map((each) => each.end()));
+    },
+  };
+}
