@@ -206,7 +206,8 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
       return { autoCommit: false, eachBatchAutoResolve: false, partitionsConsumedConcurrently, eachBatch };
     },
     async eachBatch(payload) {
-      if (refusal || stopping || !settings.probes(payload)) await eachBatch(payload);
+      const isProbe = !refusal && !stopping && member.isStable && settings.probes(payload);
+      if (!isProbe) await eachBatch(payload);
     },
     eachMessage,
     async stop({ graceMs = 10_000 } = {}) {

@@ -30,7 +30,8 @@ export function settingsCheck(consumer: KafkaConsumer, refuse: (setting: 'autoCo
       const resolved = batch
         .uncommittedOffsets()
         .topics.find(({ topic }) => topic === payload.topic)
-        ?.partitions.find(({ partition }) => partition === payload.partition);
+        // kafkajs gives the number as text here.
+        ?.partitions.find(({ partition }) => Number(partition) === payload.partition);
       if (resolved && BigInt(resolved.offset) > first) {
         refuse('eachBatchAutoResolve');
         batch.resolveOffset(String(first - 1n));

@@ -44,6 +44,13 @@ export async function rig({
   later(() => admin.disconnect());
   const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }));
   await admin.createTopics({ topics: [{ topic, numPartitions: partitions, configEntries }] });
+  // A broker that has just been started is still loading its groups.
+  const isReady = () =>
+    admin.fetchOffsets({ groupId, topics: [topic] }).then(
+      () => true,
+      () => false,
+    );
+  await until(isReady, 'the broker to know its groups');
   const producer = client.producer({ createPartitioner: Partitioners.DefaultPartitioner });
   await producer.connect();
   later(() => producer.disconnect());
@@ -82,6 +89,7 @@ export async function rig({
         client: own = clientOf(address),
         consumer: consumerConfig,
         start = (consumer, adapter) => consumer.run(adapter.run()),
+        adapterConsumer,
         ...more
       } = options;
       const consumer = own.consumer({ groupId, maxWaitTimeInMs: 100, heartbeatInterval: 200, sessionTimeout: 6_000, ...consumerConfig });
@@ -89,7 +97,7 @@ export async function rig({
       const crashes: Error[] = [];
       consumer.on('consumer.crash', ({ payload }) => void crashes.push(payload.error));
       const adapter = kafka(receiver, {
-        consumer,
+        consumer: adapterConsumer ?? consumer,
         deadLetter: 'drop',
         sessionTimeoutMs: 60_000,
         onError: (error, during) => void errors.push({ error, during }),
@@ -126,6 +134,8 @@ export type Rig = Awaited<ReturnType<typeof rig>>;
 
 export type WorkerOptions = Partial<Omit<KafkaOptions, 'consumer'>> & {
   client?: Kafka;
+  /** The consumer that the adapter is given, if it is not the one that runs. */
+  adapterConsumer?: Consumer;
   consumer?: Partial<ConsumerConfig>;
   start?: (consumer: Consumer, adapter: KafkaAdapter) => Promise<void>;
 };

@@ -1,0 +1,83 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { memoryStore } from '../../../../adapters/stores/memory.ts';
+import { createReceiver, header } from '../../../../src/index.ts';
+import { ownService } from '../../../support/services/index.ts';
+import { clientOf, ids, later, rig, until } from './rig.ts';
+
+describe('a rebalance in the middle of a batch', () => {
+  it('lets running handlers finish, commits what they did, begins nothing more, and nothing is handled twice', async () => {
+    const place = await rig({ partitions: 2 });
+    const store = memoryStore();
+    const seen: string[] = [];
+    const receiver = (mark: string) =>
+      createReceiver({ scope: 'test', key: header('message-id'), store, concurrency: 4, cacheSize: 0 }, async ({ id }: { id: string }) => {
+        await pause(20);
+        seen.push(`${mark}:${id}`);
+      });
+    await place.produce(ids(400).map((id, i) => ({ id, key: `k${i % 40}`, partition: i % 2 })));
+    const { errors, crashes } = await place.worker(receiver('a'), { maxInFlight: 20 });
+    await until(() => seen.length > 20, 'the first consumer to be at work');
+    const joinedAt = seen.length;
+    const { consumer } = await place.worker(receiver('b'), { maxInFlight: 20 });
+    let took = 0;
+    consumer.on('consumer.group_join', () => void (took ||= seen.length));
+    await until(async () => (await place.committed(0)) === 200 && (await place.committed(1)) === 200, 'all to be committed');
+    expect(seen.map((line) => line.slice(2)).toSorted()).toEqual(ids(400).toSorted());
+    expect(seen.some((line) => line.startsWith('b:'))).toBe(true);
+    // The first batch held 200 messages: the rebalance did not wait for all of them.
+    expect(seen.findIndex((line) => line.startsWith('b:')) - joinedAt).toBeLessThan(200);
+    expect(errors).toEqual([]);
+    expect(crashes).toEqual([]);
+  });
+
+  it('takes the signal of a leased handler that goes on past it, once somebody else has the partition', async () => {
+    const place = await rig();
+    const store = memoryStore();
+    const reasons: unknown[] = [];
+    const seen: string[] = [];
+    const options = { scope: 'test', key: header('message-id'), store, leaseMs: 600, backoff: { firstMs: 50 } };
+    const handler = async ({ id }: { id: string }, { signal, attempt }: { signal: AbortSignal; attempt: number }) => {
+      if (attempt > 1) return void seen.push(id);
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    };
+    await place.produce([{ id: 'a' }]);
+    const watched = createReceiver({ ...options, on: { released: ({ reason }) => void reasons.push(reason) } }, handler);
+    // It goes on past the rebalance timeout, so the group goes on without it.
+    await place.worker(watched, { consumer: { sessionTimeout: 1_500, rebalanceTimeout: 1_500 } });
+    await pause(500);
+    await place.worker(createReceiver(options, handler), { consumer: { sessionTimeout: 1_500, rebalanceTimeout: 1_500 } });
+    await until(() => seen.length === 1, 'whoever has the partition then to handle it');
+    await until(async () => (await place.committed()) === 1, 'it to be committed');
+    expect(reasons[0]).toBe('fenced');
+    expect(seen).toEqual(['a']);
+  });
+});
+
+describe('a broker', () => {
+  it('that is stopped, killed and started again under load loses nothing and doubles nothing', async () => {
+    const own = await ownService('kafka');
+    later(() => own.stop());
+    const place = await rig({ brokers: own.address.brokers });
+    const seen: string[] = [];
+    const receiver = createReceiver(
+      { scope: 'test', key: header('message-id'), store: memoryStore(), backoff: { firstMs: 50 } },
+      async ({ id }: { id: string }) => {
+        await pause(10);
+        seen.push(id);
+      },
+    );
+    await place.produce(ids(2_000).map((id, i) => ({ id, key: `k${i % 50}` })));
+    await place.worker(receiver, { client: clientOf(own.address.brokers, { retries: 50, maxRetryTime: 500 }) });
+    await until(() => seen.length > 200, 'some messages');
+    await own.pause();
+    await pause(1_500);
+    await own.resume();
+    await until(() => seen.length > 600, 'more messages');
+    await own.kill();
+    await pause(500);
+    await own.restart();
+    await until(async () => (await place.committed().catch(() => 0)) === 2_000, 'all to be committed', 60_000);
+    expect(seen.toSorted()).toEqual(ids(2_000).toSorted());
+  }, 90_000);
+});
