@@ -47,6 +47,7 @@ export class Checks {
     parts.broker.onAck = (message) => this.acked(message, 'deleted');
     parts.ledger.onEffects = (effects) => this.effects(effects);
     parts.ledger.onBegin = (run) => this.begun(run);
+    parts.store.onLapse((digest, lease) => this.lapsed(this.nameOf(digest), lease));
   }
 
   seen(key: string): Seen | undefined {
@@ -161,6 +162,15 @@ export class Checks {
     const late = scenario.drift > 0 && run.worker.excuses.some((at) => at >= kernel.now - scenario.leaseMs * (1 + scenario.drift * 2));
     if (!own && !late && !this.#lostAt(run.key))
       watch.violation('I3', `run ${run.id} of ${run.key} begins on ${run.worker.name}, but the claim is ${seen?.token}'s (${seen?.state})`);
+  }
+
+  /** I3: no lease ends under a worker to whom nothing has happened, whatever its clock. */
+  lapsed(key: string, { token, leaseUntil }: { readonly token: string; readonly leaseUntil: number }): void {
+    const { watch, ledger, scenario } = this.#of;
+    const { worker } = ledger.runs.findLast((run) => run.key === key) ?? {};
+    if (!worker || !token.startsWith(`${worker.name}-`) || this.#lostAt(key)) return;
+    if (worker.excuses.some((at) => at >= leaseUntil - scenario.leaseMs * 2)) return;
+    watch.violation('I3', `${key}: the lease of ${worker.name} ended while it ran, and nothing had happened to it`);
   }
 
   /** I8: what is older than the store remembers may be forgotten, so it never runs as new. */

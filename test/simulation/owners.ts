@@ -23,6 +23,8 @@ export interface Owner {
  */
 export class Owners {
   readonly known = new Map<Key, Owner>();
+  /** Told of an extension that came when the lease had ended already, and nobody had taken it yet. */
+  onLapse: (key: Key, owner: Readonly<Owner>) => void = () => {};
   /** What was known of a key before each change, so that a store that loses its last writes can still be judged. */
   readonly #before: { readonly at: number; readonly key: Key; readonly owner: Owner | undefined }[] = [];
   readonly #kernel: Kernel;
@@ -157,7 +159,10 @@ export class Owners {
     if (settled === 'fenced') {
       if (current) this.#watch.violation('I3', `${name}: the current token was refused its extension`);
     } else if (!current) this.#watch.violation('I3', `${name}: extended by a stale token`);
-    else this.#held(hold.key, owner, hold.leaseMs);
+    else {
+      if (owner.leaseUntil <= this.#kernel.now) this.onLapse(hold.key, owner);
+      this.#held(hold.key, owner, hold.leaseMs);
+    }
   }
 
   /** An expired record is absent. */

@@ -136,7 +136,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     retentionMs: forgetful ? 60_000 : 1_209_600_000,
     // The age of a message is told by the wall clock, which is never wrong by as much as a store remembers.
     skewMs: forgetful ? 0 : plan.pick([0, 600_000]),
-    drift: plan.pick([0, 0, 0.1]),
+    drift: plan.pick([0, 0.1]),
     odds: {
       store: ladder(0.25, 0.15),
       broker: ladder(0.2, 0.1),

@@ -26,6 +26,8 @@ export interface SimStore {
   /** `statements` are those of a transaction: their driver never sends one twice by itself. */
   client(worker: Worker, link: Link, statements: Link): DedupStore & Partial<TransactionalStore<unknown>>;
   seen(key: Key): Seen | undefined;
+  /** Told of a lease that ended and was extended after that. */
+  onLapse(told: (key: Key, lease: { readonly token: string; readonly leaseUntil: number }) => void): void;
   /** Keys that lost what was written of them, and when. */
   readonly lost: ReadonlyMap<Key, readonly number[]>;
 }
@@ -54,6 +56,9 @@ export function leasedStore(
   return {
     server,
     seen: (key) => owners.known.get(key),
+    onLapse: (told) => {
+      owners.onLapse = told;
+    },
     lost,
     client: (_worker, link) => ({
       claim: (asks) => link.call('claim', () => store.claim(asks)),
@@ -70,6 +75,7 @@ export function databaseStore(server: Server, watch: Watch, db: Database): SimSt
   return {
     server,
     seen: (key) => db.rows.get(key) ?? db.purged.get(key),
+    onLapse() {},
     lost: db.lost,
     client: (worker, verbs, statements) => unitStore(db, { verbs, statements }, (ms) => worker.sleep(ms), watch, worker.onCrash),
   };
