@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { freePort, mavenJars, startProgram, temporaryFolder } from './program.ts';
+import { mavenJars } from './maven.ts';
+import { freePort, startProgram, temporaryFolder } from './program.ts';
 import type { Service } from './start.ts';
 
 const version = '1.6.16';

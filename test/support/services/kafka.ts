@@ -2,7 +2,8 @@ import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { freePort, mavenJars, startProgram, temporaryFolder } from './program.ts';
+import { mavenJars } from './maven.ts';
+import { freePort, startProgram, temporaryFolder } from './program.ts';
 import type { Service } from './start.ts';
 
 const run = promisify(execFile);

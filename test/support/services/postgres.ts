@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chown } from 'node:fs/promises';
+import { chown, cp } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { arch, platform, userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -44,7 +44,7 @@ export const postgres: Service<PostgresAddress> = {
     return { address: addressOf(container.getHost(), container.getMappedPort(5432)), stop: async () => void (await container.stop()) };
   },
   async here(settings = []) {
-    const bin = await programs();
+    let bin = await programs();
     const folder = await temporaryFolder('postgres');
     const data = join(folder, 'data');
     const port = await freePort();
@@ -52,22 +52,44 @@ export const postgres: Service<PostgresAddress> = {
     const uid = userInfo().uid === 0 ? await otherUser() : undefined;
     if (uid !== undefined) await chown(folder, uid, uid);
     const owner = uid === undefined ? {} : { uid, gid: uid };
+    const mayRun = await run(join(bin, 'initdb'), ['--version'], { cwd: folder, ...owner }).then(
+      () => true,
+      () => false,
+    );
+    if (!mayRun) {
+      // The checkout is where only root can read, such as its home.
+      await cp(dirname(bin), join(folder, 'programs'), { recursive: true, verbatimSymlinks: true });
+      bin = join(folder, 'programs', 'bin');
+    }
     await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '--auth=trust', '-E', 'UTF8', '--locale=C'], {
       cwd: folder,
       ...owner,
     });
     const own = ['max_connections=300', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`, ...settings];
     const args = ['-D', data, ...own.flatMap((each) => ['-c', each])];
+    const address = addressOf('127.0.0.1', port);
     const program = await startProgram(join(bin, 'postgres'), args, {
       folder,
       port,
+      isReady: () => answers(address),
       ...(uid === undefined ? {} : { uid }),
       // Fast shutdown: sessions are cut, not waited for.
       quit: 'SIGINT',
     });
-    return { address: addressOf('127.0.0.1', port), ...program };
+    return { address, ...program };
   },
 };
+
+/** Its port is open long before: while it recovers, it refuses everybody. */
+async function answers({ url }: PostgresAddress): Promise<boolean> {
+  const { default: pg } = await import('pg');
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 1_000 });
+  client.on('error', () => {});
+  return client.connect().then(
+    () => client.end().then(() => true),
+    () => false,
+  );
+}
 
 /** The folder of the server's programs: those that npm brings, or those of this machine. */
 async function programs(): Promise<string> {

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { freePort, type Program, startProgram, temporaryFolder } from './program.ts';
-import { installRedis } from './redis.ts';
+import { freePort, type Program, temporaryFolder } from './program.ts';
+import { installRedis, startRedis } from './redis.ts';
 import type { Service } from './start.ts';
 
 const run = promisify(execFile);
@@ -41,7 +41,10 @@ export const redisCluster: Service<ClusterAddress> = {
       kill: async () => void (await each((node) => node.kill())),
       pause: () => void each((node) => node.pause()),
       resume: () => void each((node) => node.resume()),
-      restart: async () => void (await each((node) => node.restart())),
+      async restart() {
+        await each((node) => node.restart());
+        await untilReady(nodes.map(({ port }) => port));
+      },
       stop,
     };
   },
@@ -53,7 +56,7 @@ async function startNode(settings: readonly string[]): Promise<{ port: number; p
   const [port, bus] = [await freePort(), await freePort()];
   const own = ['--port', `${port}`, '--cluster-port', `${bus}`, '--cluster-enabled', 'yes', '--cluster-node-timeout', '2000'];
   const args = [...own, '--bind', '127.0.0.1', '--dir', folder, '--save', '', ...settings];
-  return { port, program: await startProgram('redis-server', args, { folder, port }) };
+  return { port, program: await startRedis(args, { folder, port }) };
 }
 
 /** Each node learns by gossip that all slots are served. */

@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process';
+import { connect } from 'node:net';
 import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
-import { freePort, startProgram, temporaryFolder } from './program.ts';
+import { freePort, type Program, startProgram, temporaryFolder } from './program.ts';
 import type { Service } from './start.ts';
 
 const run = promisify(execFile);
@@ -26,7 +27,10 @@ export const redis: Service<RedisAddress> = {
   install: 'install it (Debian: apt-get install redis-server; done by itself when root)',
   async inDocker() {
     const { GenericContainer } = await import('testcontainers');
-    const container = await new GenericContainer('redis:7').withExposedPorts(6379).start();
+    const container = await new GenericContainer('redis:7')
+      .withCommand(['redis-server', '--save', '', '--enable-debug-command', 'yes'])
+      .withExposedPorts(6379)
+      .start();
     return { address: addressOf(container.getHost(), container.getMappedPort(6379)), stop: async () => void (await container.stop()) };
   },
   async here(settings = []) {
@@ -34,9 +38,24 @@ export const redis: Service<RedisAddress> = {
     const port = await freePort();
     const folder = await temporaryFolder('redis');
     const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--enable-debug-command', 'yes', ...settings];
-    return { address: addressOf('127.0.0.1', port), ...(await startProgram('redis-server', args, { folder, port })) };
+    return { address: addressOf('127.0.0.1', port), ...(await startRedis(args, { folder, port })) };
   },
 };
+
+/** Starts a node, and waits until it has read its data. */
+export function startRedis(args: readonly string[], { folder, port }: { folder: string; port: number }): Promise<Program> {
+  return startProgram('redis-server', args, { folder, port, isReady: () => answers(port) });
+}
+
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write('PING\r\n'));
+    const done = (ready: boolean) => (socket.destroy(), resolve(ready));
+    // A password that a test has set is answered by -NOAUTH.
+    socket.once('data', (answer) => done(!String(answer).startsWith('-LOADING')));
+    socket.once('error', () => done(false)).once('end', () => done(false));
+  });
+}
 
 let installing: Promise<void> | undefined;
 
