@@ -49,8 +49,8 @@ export interface RedisHarnessOptions extends Omit<RedisStoreOptions, 'prefix'> {
 export interface RedisHarness extends StoreHarness {
   readonly prefix: string;
   readonly store: DedupStore & StoreAdmin;
-  /** Another store on the same client and records. */
-  beside(change?: RedisStoreOptions): DedupStore & StoreAdmin;
+  /** Another store of the same records, on the same client or another one. */
+  beside(change?: RedisStoreOptions, client?: RedisClient): DedupStore & StoreAdmin;
 }
 
 /** A store under a prefix of its own, on a client that stays open. */
@@ -63,7 +63,7 @@ export function redisHarness(client: Redis | Cluster, { scripts, client: own, ..
   return {
     prefix,
     store: openStore(own ?? (client as RedisClient), { ...options, prefix }, scripts),
-    beside: (change) => openStore(own ?? (client as RedisClient), { ...options, ...change, prefix }, scripts),
+    beside: (change, other) => openStore(other ?? own ?? (client as RedisClient), { ...options, ...change, prefix }, scripts),
     precisionMs: 2_000,
     async elapse(ms) {
       for (const node of nodesOf(client)) await node.eval(makeOlder, 0, pattern, ms);
