@@ -19,7 +19,7 @@ export const nodesOf = (client: Redis | Cluster): readonly Redis[] => ('nodes' i
  * The clock of Redis can't be moved, so its data are made older: times in records, in the index of parked ones and in buckets, and what is left
  * to live of each key.
  */
-const makeOlder = `
+const olderScript = `
 local ms = tonumber(ARGV[2])
 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   local expires = redis.call('PEXPIRETIME', key)
@@ -39,6 +39,10 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   end
   if expires > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', expires - ms)) end
 end`;
+
+export async function makeOlder(client: Redis | Cluster, prefix: string, ms: number): Promise<void> {
+  for (const node of nodesOf(client)) await node.eval(olderScript, 0, `{${prefix}[}/]*`, ms);
+}
 
 export interface RedisHarnessOptions extends Omit<RedisStoreOptions, 'prefix'> {
   readonly scripts?: Scripts | undefined;
@@ -65,9 +69,7 @@ export function redisHarness(client: Redis | Cluster, { scripts, client: own, ..
     store: openStore(own ?? (client as RedisClient), { ...options, prefix }, scripts),
     beside: (change, other) => openStore(other ?? own ?? (client as RedisClient), { ...options, ...change, prefix }, scripts),
     precisionMs: 2_000,
-    async elapse(ms) {
-      for (const node of nodesOf(client)) await node.eval(makeOlder, 0, pattern, ms);
-    },
+    elapse: (ms) => makeOlder(client, prefix, ms),
     async another() {
       const other = 'nodes' in client ? client.duplicate() : client.duplicate();
       opened.push(other);

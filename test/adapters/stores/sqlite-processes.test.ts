@@ -1,31 +1,15 @@
-import { type ChildProcess, fork } from 'node:child_process';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, describe, expect, it } from 'vitest';
 import { sqliteStore } from '../../../adapters/stores/sqlite/index.ts';
 import { ask, keyOf } from '../../../src/testing/clauses/kit.ts';
+import { type Child, race, startChild } from './processes.ts';
 import { temporaryFolder } from './sqlite-harness.ts';
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {
   for (const cleanup of cleanups.splice(0).reverse()) cleanup();
 });
-
-interface Batch {
-  readonly claimed: readonly number[];
-  readonly others?: readonly unknown[];
-  readonly ms?: number;
-}
-
-interface Child {
-  readonly process: ChildProcess;
-  readonly batches: Batch[];
-  /** Resolves when the child can start, and when it has gone; with the signal that ended it, if one did. */
-  readonly ready: Promise<unknown>;
-  readonly gone: Promise<string | null>;
-  /** Called for each batch that the child tells of. */
-  onBatch: () => void;
-}
 
 function newFile(): string {
   const folder = temporaryFolder();
@@ -47,33 +31,8 @@ function connect(path: string): DatabaseSync {
   return db;
 }
 
-function start(path: string, mode: 'claim' | 'unit', client: number, keys: number, batch: number): Child {
-  const script = new URL('./sqlite-child.ts', import.meta.url).pathname;
-  const forked = fork(script, [path, mode, client, keys, batch].map(String), { execArgv: ['--disable-warning=ExperimentalWarning'] });
-  const gone = new Promise<string | null>((resolve, reject) => {
-    forked.once('exit', (code, signal) => (code ? reject(new Error(`client ${client} ended with code ${code}`)) : resolve(signal)));
-  });
-  gone.catch(() => {});
-  cleanups.push(() => void forked.kill('SIGKILL'));
-  const child: Child = {
-    process: forked,
-    batches: [],
-    gone,
-    ready: Promise.race([new Promise<void>((resolve) => forked.once('message', () => resolve())), gone]),
-    onBatch: () => {},
-  };
-  forked.on('message', (message) => {
-    if (typeof message === 'string') return;
-    child.batches.push(message as Batch);
-    child.onBatch();
-  });
-  return child;
-}
-
-async function race(children: readonly Child[]): Promise<void> {
-  await Promise.all(children.map(({ ready }) => ready));
-  for (const child of children) child.process.send('go');
-}
+const start = (path: string, mode: 'claim' | 'unit', client: number, keys: number, size: number): Child =>
+  startChild('./sqlite-child.ts', [path, mode, client, keys, size], cleanups);
 
 describe('processes that share a SQLite file', () => {
   it('16 of them, which make the tables at once, claim each of 10,000 keys exactly once', { timeout: 120_000 }, async () => {
