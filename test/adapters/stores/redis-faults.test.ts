@@ -2,7 +2,7 @@ import { Redis } from 'ioredis';
 import { createClient } from 'redis';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { DedupStore, Settled } from '../../../src/store.ts';
-import { ask, asReleased, asUncounted, claimed, keyOf, leaseMs, single } from '../../../src/testing/clauses/kit.ts';
+import { asReleased, asUncounted, claimed, keyOf, leaseMs, single } from '../../../src/testing/clauses/kit.ts';
 import { type FaultProxy, proxyTo } from '../../support/proxy.ts';
 import { service } from '../../support/services/index.ts';
 import { type RedisHarness, redisHarness } from './redis-harness.ts';
