@@ -1,4 +1,4 @@
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type FaultProxy, proxyTo } from './proxy.ts';
 
@@ -13,11 +13,12 @@ beforeEach(async () => {
     socket.on('error', () => {});
     socket.on('data', (bytes) => {
       arrived.push(String(bytes));
-      socket.write(`echo ${bytes}`);
+      if (String(bytes) === 'quit') socket.end('bye');
+      else socket.write(`echo ${bytes}`);
     });
   });
   await new Promise<void>((resolve) => echo.listen(0, '127.0.0.1', resolve));
-  proxy = await proxyTo({ host: '127.0.0.1', port: (echo.address() as { port: number }).port });
+  proxy = await proxyTo({ host: '127.0.0.1', port: (echo.address() as AddressInfo).port });
 });
 afterEach(async () => {
   for (const socket of opened.splice(0)) socket.destroy();
@@ -31,6 +32,8 @@ async function client() {
   opened.push(socket);
   let error: NodeJS.ErrnoException | undefined;
   let closed = false;
+  let heard = '';
+  socket.on('data', (bytes) => (heard += bytes));
   socket.on('error', (thrown) => (error = thrown));
   socket.on('close', () => (closed = true));
   await new Promise<void>((resolve) => socket.once('connect', resolve).once('close', () => resolve()));
@@ -43,6 +46,8 @@ async function client() {
         socket.once('close', () => resolve('broken'));
         socket.write(text);
       }),
+    heard: () => heard,
+    leave: () => void socket.destroy(),
     get code() {
       return error?.code;
     },
@@ -108,10 +113,57 @@ describe('the fault proxy', () => {
 
   it('delays replies, and keeps their order', async () => {
     proxy.delayReplies(150);
+    const { ask, heard } = await client();
+    const answer = ask('one');
+    expect(await orNothing(answer)).toBe('nothing');
+    proxy.delayReplies(0);
+    await ask('two');
+    await expect.poll(heard).toBe('echo oneecho two');
+    expect(proxy.injected.delayed).toBe(1);
+  });
+
+  it('holds a request until it heals: it arrives late, even from a client that has gone', async () => {
+    proxy.next({ fault: 'hold-request' });
+    const one = await client();
+    expect(await orNothing(one.ask('one'))).toBe('nothing');
+    one.leave();
+    expect(await (await client()).ask('two')).toBe('echo two');
+    expect(arrived).toEqual(['two']);
+    proxy.heal();
+    await expect.poll(() => arrived).toEqual(['two', 'one']);
+    expect(proxy.injected['hold-request']).toBe(1);
+  });
+
+  it('holds a reply until it heals', async () => {
+    proxy.next({ fault: 'hold-reply' });
     const { ask } = await client();
     const answer = ask('one');
     expect(await orNothing(answer)).toBe('nothing');
+    expect(arrived).toEqual(['one']);
+    proxy.heal();
     expect(await answer).toBe('echo one');
+  });
+
+  it('forwards the last words of a server that closes, late ones too', async () => {
+    proxy.delayReplies(20);
+    expect(await (await client()).ask('quit')).toBe('bye');
+  });
+
+  it('takes rules in order, also by a function of the bytes', async () => {
+    proxy.next({ fault: 'reset', when: (bytes) => bytes[0] === 0x7f });
+    proxy.next({ fault: 'lose-request' });
+    expect(await (await client()).ask('one')).toBe('broken');
+    expect(await (await client()).ask('two')).toBe('echo two');
+    expect(await (await client()).ask('\x7f')).toBe('broken');
+    expect(proxy.injected).toMatchObject({ 'lose-request': 1, reset: 1 });
+  });
+
+  it('listens where it is told to, for servers that send their clients there', async () => {
+    const { port } = proxy;
+    await proxy.close();
+    proxy = await proxyTo({ host: '127.0.0.1', port: (echo.address() as AddressInfo).port }, port);
+    expect(proxy.port).toBe(port);
+    expect(await (await client()).ask('one')).toBe('echo one');
   });
 
   it('freezes and cuts everything until it heals', async () => {
@@ -124,7 +176,7 @@ describe('the fault proxy', () => {
     proxy.cut();
     expect(await one.ask('two')).toBe('broken');
     expect(await (await client()).ask('three')).toBe('broken');
-    expect(proxy.injected.refused).toBe(1);
+    expect(proxy.injected).toMatchObject({ frozen: 1, cut: 1, refused: 1 });
     proxy.heal();
     expect(await (await client()).ask('four')).toBe('echo four');
   });

@@ -1,134 +1,145 @@
-import { createServer, type Server, Socket } from 'node:net';
+import { createServer, Socket } from 'node:net';
 
-/** What the proxy does to the next connection on which something happens. */
+/** What the proxy does to a connection when the client sends something that fits. */
 type Fault =
-  /** The bytes never arrive, and the connection breaks. */
+  /** It never arrives, and the connection breaks. */
   | 'lose-request'
-  /** The bytes arrive, their answer does not, and the connection breaks. */
+  /** It arrives. At the next answer on this connection, which is lost, the connection breaks. */
   | 'lose-reply'
-  /** The bytes arrive, their answer never does, and the connection stays open. */
-  | 'hang-reply'
-  /** The bytes never arrive, and the connection stays open. */
+  /** Neither it nor anything later arrives; answers still come, and the connection stays open. */
   | 'hang-request'
-  /** Broken by the server's side, with RST. */
+  /** It arrives, but no answer does any more; the connection stays open. */
+  | 'hang-reply'
+  /** It, and what follows on this connection, arrives after `heal`: late, even if the client has gone by then. */
+  | 'hold-request'
+  /** It arrives; answers come after `heal`. */
+  | 'hold-reply'
+  /** Broken by the server's side, with RST; it does not arrive. */
   | 'reset';
 
 export interface ProxyRule {
   readonly fault: Fault;
-  /** Only for what contains this text: `COMMIT`. Default: whatever is sent next. */
-  readonly when?: string | undefined;
+  /** Only for what contains this text (`COMMIT`), or fits. It sees what comes in one piece: a request, unless that is long. Default: whatever is sent next. */
+  readonly when?: string | ((bytes: Buffer) => boolean) | undefined;
   /** How often, before it is over. Default: 1. */
   readonly times?: number | undefined;
 }
 
-/** Stands between a client and a server, and forwards bytes until it is told otherwise. Works for any protocol without TLS. */
+/** How often each thing was done, for a test to see that its fault has happened. Cut and frozen are counted by connection, delayed by piece. */
+export type Injected = Record<Fault | 'cut' | 'delayed' | 'frozen' | 'refused', number>;
+
+/**
+ * Stands between a client and a server, and forwards bytes until it is told otherwise. Works for any protocol without TLS whose servers don't
+ * send their clients elsewhere (Kafka does: give the proxy a `port`, and the broker that as its advertised listener).
+ */
 export interface FaultProxy {
   readonly host: string;
   readonly port: number;
-  /** What has been done to connections, by name. */
-  readonly injected: Readonly<Record<Fault | 'refused', number>>;
+  readonly injected: Readonly<Injected>;
   /** The next bytes from a client that fit are dealt with by this rule. Rules are taken in the order given. */
   next(rule: ProxyRule): void;
-  /** Holds everything from the server for so long, from now on. 0 ends it. */
+  /** Lets everything from the server come so much later, from now on. 0 ends it. */
   delayReplies(ms: number): void;
-  /** Refuses and breaks all connections, until `heal`. */
+  /** Breaks all connections and refuses new ones, until `heal`. */
   cut(): void;
   /** Neither way moves any more, until `heal`; connections stay open. */
   freeze(): void;
-  /** Forgets all rules, and goes on with what was held. */
+  /** Forgets all rules, and goes on with what was held. What was lost stays lost. */
   heal(): void;
   close(): Promise<void>;
 }
 
-/** Starts a proxy on a loopback port of its own. */
-export async function proxyTo(target: { readonly host: string; readonly port: number }): Promise<FaultProxy> {
+/** Starts a proxy on a loopback port: its own, or the one given. */
+export async function proxyTo(target: { readonly host: string; readonly port: number }, ownPort = 0): Promise<FaultProxy> {
   const pairs = new Set<Pair>();
-  const injected = { 'lose-request': 0, 'lose-reply': 0, 'hang-reply': 0, 'hang-request': 0, reset: 0, refused: 0 };
-  let rules: { fault: Fault; when: string | undefined; times: number }[] = [];
+  const injected: Injected = {
+    'lose-request': 0,
+    'lose-reply': 0,
+    'hang-request': 0,
+    'hang-reply': 0,
+    'hold-request': 0,
+    'hold-reply': 0,
+    reset: 0,
+    cut: 0,
+    delayed: 0,
+    frozen: 0,
+    refused: 0,
+  };
+  let rules: (ProxyRule & { left: number })[] = [];
   let delayMs = 0;
   let isCut = false;
   let isFrozen = false;
 
-  const server: Server = createServer((client) => {
+  const server = createServer({ noDelay: true }, (client) => {
+    client.on('error', () => {});
     if (isCut) {
       injected.refused++;
       return void client.resetAndDestroy();
     }
     const upstream = new Socket();
-    upstream.connect(target.port, target.host);
-    const pair: Pair = { client, upstream, replies: 'pass', requests: 'pass', timers: new Set() };
+    upstream.on('error', () => {});
+    upstream.setNoDelay(true).connect(target.port, target.host);
+    const pair: Pair = { client, upstream, requests: new Lane(upstream), replies: new Lane(client), breaksAtReply: false };
     pairs.add(pair);
     if (isFrozen) freezeOne(pair);
-    client.setNoDelay(true);
-    upstream.setNoDelay(true);
     client.on('data', (bytes) => onRequest(pair, bytes));
     upstream.on('data', (bytes) => onReply(pair, bytes));
-    for (const socket of [client, upstream]) {
-      socket.on('error', () => {});
-      socket.on('close', () => closeOne(pair));
-    }
+    client.on('close', () => pair.requests.end());
+    upstream.on('close', () => pair.replies.end());
+    for (const socket of [client, upstream]) socket.on('close', () => client.destroyed && upstream.destroyed && pairs.delete(pair));
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(ownPort, '127.0.0.1', resolve));
   const { port } = server.address() as { port: number };
 
-  function ruleFor(bytes: Buffer): Fault | undefined {
-    const at = rules.findIndex(({ when }) => when === undefined || bytes.includes(when));
-    const rule = rules[at];
+  function faultFor(bytes: Buffer): Fault | undefined {
+    const rule = rules.find(({ when }) => when === undefined || (typeof when === 'string' ? bytes.includes(when) : when(bytes)));
     if (!rule) return undefined;
-    rule.times--;
-    if (rule.times === 0) rules.splice(at, 1);
+    rule.left--;
+    if (rule.left === 0) rules = rules.filter((each) => each !== rule);
     injected[rule.fault]++;
     return rule.fault;
   }
 
   function onRequest(pair: Pair, bytes: Buffer): void {
-    if (pair.requests === 'swallow') return;
-    const fault = ruleFor(bytes);
-    if (fault === 'lose-request') return closeOne(pair);
-    if (fault === 'reset') return void pair.client.resetAndDestroy();
-    if (fault === 'hang-request') {
-      pair.requests = 'swallow';
-      return;
+    const { client, upstream, requests, replies } = pair;
+    const fault = faultFor(bytes);
+    if (fault === 'lose-request' || fault === 'reset') {
+      upstream.destroy();
+      return void (fault === 'reset' ? client.resetAndDestroy() : client.destroy());
     }
-    if (fault === 'lose-reply') pair.replies = 'break';
-    if (fault === 'hang-reply') pair.replies = 'swallow';
-    pair.upstream.write(bytes);
+    if (fault === 'hang-request') requests.swallows = true;
+    if (fault === 'hang-reply') replies.swallows = true;
+    if (fault === 'hold-request') requests.holds = true;
+    if (fault === 'hold-reply') replies.holds = true;
+    if (fault === 'lose-reply') pair.breaksAtReply = true;
+    requests.send(bytes);
   }
 
-  function onReply(pair: Pair, bytes: Buffer): void {
-    if (pair.replies === 'swallow') return;
-    if (pair.replies === 'break') return closeOne(pair);
-    if (delayMs === 0 && pair.timers.size === 0) return void pair.client.write(bytes);
-    const timer = setTimeout(() => {
-      pair.timers.delete(timer);
-      pair.client.write(bytes);
-    }, delayMs);
-    pair.timers.add(timer);
+  function onReply({ client, replies, breaksAtReply }: Pair, bytes: Buffer): void {
+    // What was sent still arrives: the way there ends after it.
+    if (breaksAtReply) return void client.destroy();
+    if (delayMs > 0) injected.delayed++;
+    replies.send(bytes, delayMs);
   }
 
   function freezeOne({ client, upstream }: Pair): void {
+    injected.frozen++;
     client.pause();
     upstream.pause();
-  }
-
-  function closeOne(pair: Pair): void {
-    pairs.delete(pair);
-    for (const timer of pair.timers) clearTimeout(timer);
-    pair.client.destroy();
-    pair.upstream.destroy();
   }
 
   return {
     host: '127.0.0.1',
     port,
     injected,
-    next: ({ fault, when, times = 1 }) => void rules.push({ fault, when, times }),
+    next: (rule) => void rules.push({ ...rule, left: rule.times ?? 1 }),
     delayReplies: (ms) => void (delayMs = ms),
     cut() {
       isCut = true;
-      for (const pair of [...pairs]) {
-        pair.client.resetAndDestroy();
-        closeOne(pair);
+      for (const { client, upstream } of pairs) {
+        injected.cut++;
+        client.resetAndDestroy();
+        upstream.destroy();
       }
     },
     freeze() {
@@ -140,13 +151,18 @@ export async function proxyTo(target: { readonly host: string; readonly port: nu
       delayMs = 0;
       isCut = false;
       isFrozen = false;
-      for (const { client, upstream } of pairs) {
+      for (const { client, upstream, requests, replies } of pairs) {
         client.resume();
         upstream.resume();
+        requests.release();
+        replies.release();
       }
     },
     async close() {
-      for (const pair of [...pairs]) closeOne(pair);
+      for (const { client, upstream } of pairs) {
+        client.destroy();
+        upstream.destroy();
+      }
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
@@ -155,7 +171,53 @@ export async function proxyTo(target: { readonly host: string; readonly port: nu
 interface Pair {
   readonly client: Socket;
   readonly upstream: Socket;
-  requests: 'pass' | 'swallow';
-  replies: 'pass' | 'swallow' | 'break';
-  readonly timers: Set<NodeJS.Timeout>;
+  readonly requests: Lane;
+  readonly replies: Lane;
+  breaksAtReply: boolean;
+}
+
+/** One way of a connection. Bytes never overtake each other. */
+class Lane {
+  readonly #to: Socket;
+  #late: { readonly bytes: Buffer; dueAt: number }[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #ended = false;
+  /** Whether what is sent is held until `release`. */
+  holds = false;
+  /** Whether what is sent is lost, and the end of the connection too. */
+  swallows = false;
+
+  constructor(to: Socket) {
+    this.#to = to;
+    to.once('close', () => clearTimeout(this.#timer));
+  }
+
+  send(bytes: Buffer, delayMs = 0): void {
+    if (this.swallows) return;
+    this.#late.push({ bytes, dueAt: performance.now() + delayMs });
+    this.#go();
+  }
+
+  /** Everything that is late arrives now. */
+  release(): void {
+    this.holds = false;
+    for (const each of this.#late) each.dueAt = 0;
+    this.#go();
+  }
+
+  /** Ends the connection after what is late. */
+  end(): void {
+    this.#ended = true;
+    this.#go();
+  }
+
+  #go(): void {
+    clearTimeout(this.#timer);
+    while (!this.holds && this.#late[0]) {
+      const waitMs = this.#late[0].dueAt - performance.now();
+      if (waitMs > 0) return void (this.#timer = setTimeout(() => this.#go(), waitMs));
+      this.#to.write(this.#late.shift()!.bytes);
+    }
+    if (this.#ended && this.#late.length === 0 && !this.swallows) this.#to.destroySoon();
+  }
 }

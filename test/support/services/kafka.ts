@@ -14,7 +14,10 @@ export interface KafkaAddress {
   readonly brokers: readonly string[];
 }
 
-/** One node for everything. Groups form at once and may have short sessions; transactions that time out are aborted soon. */
+/**
+ * One node for everything. Groups form at once and may have short sessions; transactions that time out are aborted soon. A killed broker is let in
+ * again when its old session is over, so that is short too.
+ */
 const configuration = (folder: string, port: number, controllerPort: number) => `
 process.roles=broker,controller
 node.id=1
@@ -36,6 +39,8 @@ share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 num.network.threads=2
 num.io.threads=4
