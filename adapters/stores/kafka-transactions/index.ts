@@ -109,7 +109,7 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
 
   const partitions = new Map<string, OwnedPartition>();
   const reader = logReader(kafka, dedupLog, `${transactionalIdPrefix}.${groupId}.reader`, world);
-  const cluster = topics(kafka, { groupId, dedupLog, retentionMs });
+  const cluster = topics(kafka, { groupId, dedupLog, retentionMs, clock: world.clock });
   const alone = serial();
   let inputTopic: string | undefined;
 

@@ -1,4 +1,3 @@
-import { digest } from '../../../src/digest.ts';
 import { ReceiverError, refuseOption } from '../../../src/errors.ts';
 import type { Cause } from '../../../src/store.ts';
 
@@ -9,7 +8,7 @@ export interface Publication {
   readonly value: string | Uint8Array | null;
   readonly headers?: Readonly<Record<string, string | Uint8Array | undefined>> | undefined;
   readonly partition?: number | undefined;
-  /** What the message's own id is derived from, beside the id of its cause. Default: its place among what the handler publishes. */
+  /** Tells apart what one handler publishes, in their ids. Default: its place among them. */
   readonly name?: string | undefined;
 }
 
@@ -17,7 +16,7 @@ export interface Publication {
 export interface KafkaTx {
   /**
    * Publishes a message if the transaction commits; nothing is sent before the handlers of the whole unit have ended. Two headers are added,
-   * unless you set them: `message-id`, derived from the id of the message that is handled, so that a handler that runs again publishes
+   * unless you set them: `message-id`, made of the key of the message that is handled and `name`, so that a handler that runs again publishes
    * the same ids; and `causation-id`, the broker's id of that message. The topic must exist: a transaction that can't be sent fails as a whole.
    *
    * @throws ReceiverError `invalid-option`
@@ -72,10 +71,11 @@ export function outgoingOf(topic: string, given: Publication, ordinal: number, c
 function headersOf(headers: NonNullable<Publication['headers']>, name: string, cause: Cause | undefined): Record<string, string | Buffer> {
   const all: Record<string, string | Buffer> = {};
   if (cause) {
-    all['message-id'] = digest(['published', cause.key, name], 32);
+    all['message-id'] = `${cause.key}.${name}`;
     all['causation-id'] = cause.message.id;
   }
-  for (const [header, value] of Object.entries(headers)) {
+  for (const header in headers) {
+    const value = headers[header];
     if (value !== undefined) all[header] = copyOf(`headers.${header}`, value);
   }
   return all;

@@ -47,7 +47,7 @@ interface Term {
   /** Counts the units that did not commit: what began before one of them is built on it. */
   failures: number;
   /** What units are about to commit, the oldest first. */
-  readonly pending: Set<Changes>;
+  readonly pending: Changes[];
 }
 
 const none = new Int32Array(0);
@@ -61,7 +61,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   const committing = serial();
   /** Up to here the log is in memory. */
   let position: string | undefined;
-  let term: Term = { lost: notAssigned(), failures: 0, pending: new Set() };
+  let term: Term = { lost: notAssigned(), failures: 0, pending: [] };
   let revokedAt: number | undefined;
 
   function notAssigned(): ReceiverError {
@@ -201,7 +201,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       at.failures++;
       throw error;
     } finally {
-      at.pending.delete(changes);
+      at.pending.splice(at.pending.indexOf(changes), 1);
     }
   }
 
@@ -227,8 +227,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       retentionMs: options.retentionMs,
       fence: Number(position ?? 0) + 1,
       find(key, entries, entry) {
-        for (const changes of [...at.pending].reverse()) {
-          const pending = changes.find(key);
+        for (let i = at.pending.length - 1; i >= 0; i--) {
+          const pending = at.pending[i]!.find(key);
           if (pending) return pending;
         }
         return known.find(key, entries, entry, clock.wall());
@@ -237,7 +237,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     });
     const result = await work(unit);
     const changes = close();
-    at.pending.add(changes);
+    at.pending.push(changes);
     const done = committing.run(() => commit(at, failures, probation, changes));
     done.catch(() => {});
     if (probation.limit === 1) await done;
@@ -255,7 +255,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       term.lost ??= lose(term, 'it was assigned anew', undefined);
       revokedAt = undefined;
       return committing.run(async () => {
-        const at: Term = { lost: undefined, failures: 0, pending: new Set() };
+        const at: Term = { lost: undefined, failures: 0, pending: [] };
         try {
           await topics.check(of.topic);
           await takeOver('assigned');

@@ -1,3 +1,4 @@
+import { type Clock, sleep } from '../../../src/clock.ts';
 import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { KafkaAdmin, KafkaClient, TopicPartition } from './client.ts';
 
@@ -18,9 +19,10 @@ export interface TopicsOptions {
   readonly groupId: string;
   readonly dedupLog: string;
   readonly retentionMs: number;
+  readonly clock: Clock;
 }
 
-export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs }: TopicsOptions): Topics {
+export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs, clock }: TopicsOptions): Topics {
   let connected: Promise<KafkaAdmin> | undefined;
   const checked = new Map<string, Promise<void>>();
 
@@ -68,8 +70,13 @@ export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs }: T
       if (partitions === undefined) throw new ReceiverError('broker', `Expected topic ${topic} to exist, and it doesn't`);
       let logPartitions = await partitionsOf(admin, dedupLog);
       if (logPartitions === undefined) {
-        await admin.createTopics({ topics: [{ topic: dedupLog, numPartitions: partitions, configEntries: configOf(retentionMs) }] });
-        logPartitions = await partitionsOf(admin, dedupLog);
+        const log = { topic: dedupLog, numPartitions: partitions, configEntries: configOf(retentionMs) };
+        // Answers false if somebody else has made it meanwhile. Brokers learn of a new topic one after another, which kafkajs takes for an error.
+        await admin.createTopics({ topics: [log], waitForLeaders: false });
+        for (let tries = 0; logPartitions === undefined && tries < 50; tries++) {
+          await sleep(clock, 100);
+          logPartitions = await partitionsOf(admin, dedupLog).catch(() => undefined);
+        }
       }
       if (logPartitions !== partitions) {
         throw new ReceiverError(

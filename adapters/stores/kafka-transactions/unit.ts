@@ -2,7 +2,7 @@ import { ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, Cause, End, Key, Unit } from '../../../src/store.ts';
 import { entryWords } from './ids.ts';
 import type { Known } from './memory.ts';
-import { type KafkaTx, type Outgoing, type OutgoingLimits, outgoingOf } from './outgoing.ts';
+import { type KafkaTx, type Outgoing, type OutgoingLimits, outgoingOf, type Publication } from './outgoing.ts';
 import { entriesOf, type Note } from './record.ts';
 
 /** What a unit is to commit. */
@@ -22,7 +22,7 @@ export interface UnitOptions {
   find(key: Key, entries: Int32Array, entry: number): Known | undefined;
   /** How many new ids the unit may take; the others are answered `busy`. */
   readonly limit: number;
-  /** Called before a message is taken alone: writes its attempt to the log. */
+  /** Writes the attempt of a message that is taken alone to the log, before its handler runs. */
   count(note: Note): Promise<void>;
   readonly fence: number;
   readonly retentionMs: number;
@@ -32,16 +32,19 @@ export interface UnitOptions {
 /** What a unit has recorded of an id. */
 interface Own {
   readonly token: string;
-  readonly entry: readonly number[];
+  /** Its entry, among those of the asks that it came with. */
+  readonly entries: Int32Array;
+  readonly at: number;
   readonly attempt: number;
   state: 'completed' | 'released' | 'parked';
   /** That count, once the handler has ended. */
   attempts: number;
-  parked?: { readonly reason: string; readonly detail: string } | undefined;
+  parked: Note['parked'];
 }
 
 /** Gathers what a unit is to commit. Nothing is sent while handlers run. */
 export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): Changes } {
+  const { limit, fence, limits, retentionMs } = options;
   const own = new Map<Key, Own>();
   const outgoing: Outgoing[] = [];
   let offset: string | undefined;
@@ -54,33 +57,28 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
       throw new ReceiverError('store', 'Expected the unit to be open, but it has ended: a handler did not wait for all it started');
   }
 
-  async function take(ask: Ask, entries: Int32Array, at: number, known: number, fingerprint: number): Promise<Answer> {
-    if (taken >= options.limit) return { state: 'busy', remainingMs: 0 };
+  function take({ key, token }: Ask, entries: Int32Array, at: number, attempts: number): Answer {
+    if (taken >= limit) return { state: 'busy', remainingMs: 0 };
     taken++;
-    const attempt = known + 1;
-    if (options.limit === 1) await options.count({ key: ask.key, fingerprint, attempts: attempt });
-    const entry = [...entries.subarray(at * entryWords, at * entryWords + 4), fingerprint];
-    own.set(ask.key, { token: ask.token, entry, attempt, state: 'completed', attempts: attempt });
-    return { state: 'claimed', fence: options.fence, attempt, orphaned: false };
+    const attempt = attempts + 1;
+    own.set(key, { token, entries, at, attempt, state: 'completed', attempts: attempt, parked: undefined });
+    return { state: 'claimed', fence, attempt, orphaned: false };
   }
 
-  async function recordOne(ask: Ask, entries: Int32Array, at: number): Promise<Answer> {
-    const fingerprint = entries[at * entryWords + 4]!;
+  function recordOne(ask: Ask, entries: Int32Array, at: number): Answer {
     const mine = own.get(ask.key);
     const known = mine ? knownOf(ask.key, mine) : options.find(ask.key, entries, at);
-    if (!known) return take(ask, entries, at, 0, fingerprint);
+    if (!known) return take(ask, entries, at, 0);
+    const fingerprint = entries[at * entryWords + 4]!;
     if (known.fingerprint !== 0 && fingerprint !== 0 && known.fingerprint !== fingerprint) return { state: 'mismatch' };
     if (mine?.state === 'completed') {
       // Its handler may still fail: busy to all but its own token.
-      const { attempt } = mine;
-      return mine.token === ask.token
-        ? { state: 'claimed', fence: options.fence, attempt, orphaned: false }
-        : { state: 'busy', remainingMs: 0 };
+      if (mine.token !== ask.token) return { state: 'busy', remainingMs: 0 };
+      return { state: 'claimed', fence, attempt: mine.attempt, orphaned: false };
     }
     if (known.state === 'completed') return { state: 'completed', ageMs: known.ageMs };
     const { attempts, parked } = known.note;
-    if (parked) return { state: 'parked', ...parked, attempts };
-    return take(ask, entries, at, attempts, known.fingerprint || fingerprint);
+    return parked ? { state: 'parked', ...parked, attempts } : take(ask, entries, at, attempts);
   }
 
   function settleOne(end: End): 'ok' | 'fenced' {
@@ -97,16 +95,20 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
   const unit: Unit<KafkaTx> = {
     async record(asks) {
       check();
-      const tooLong = asks.find(({ retainMs }) => retainMs > options.retentionMs);
+      const tooLong = asks.find(({ retainMs }) => retainMs > retentionMs);
       if (tooLong) {
         throw new ReceiverError(
           'retention-too-short',
-          `Expected the receiver's \`retentionMs\` to be at most that of the dedup log, ${options.retentionMs}, got ${tooLong.retainMs}`,
+          `Expected the receiver's \`retentionMs\` to be at most that of the dedup log, ${retentionMs}, got ${tooLong.retainMs}`,
         );
       }
       const entries = entriesOf(asks);
-      const answers: Answer[] = [];
-      for (const [at, ask] of asks.entries()) answers.push(await recordOne(ask, entries, at));
+      const before = own.size;
+      const answers = asks.map((ask, at) => recordOne(ask, entries, at));
+      if (limit === 1 && own.size > before) {
+        const [key, mine] = [...own].at(-1)!;
+        await options.count(noteOf(key, mine));
+      }
       return answers;
     },
 
@@ -114,14 +116,14 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
       check();
       if (running) throw new ReceiverError('store', 'Expected one savepoint after another, got two at once');
       running = true;
-      const written = buffer(options.limits, cause);
+      const written = new Savepoint(limits, cause);
       try {
-        const result = await run(written.tx);
-        outgoing.push(...written.outgoing);
+        const result = await run(written);
+        for (const each of written.outgoing) outgoing.push(each);
         offset = written.offset ?? offset;
         return result;
       } finally {
-        written.close();
+        written.open = false;
         running = false;
       }
     },
@@ -135,69 +137,62 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
   function close(): Changes {
     check();
     ended = true;
-    const completed: number[] = [];
+    const entries = new Int32Array(own.size * entryWords);
     const notes: Note[] = [];
+    let completed = 0;
     for (const [key, mine] of own) {
-      if (mine.state === 'completed') completed.push(...mine.entry);
+      const from = mine.at * entryWords;
+      if (mine.state === 'completed') entries.set(mine.entries.subarray(from, from + entryWords), entryWords * completed++);
       // One that is given back after its first try was not counted is as good as never seen.
-      else if (mine.parked || mine.attempts > 0 || mine.attempt > 1) notes.push(noteOf(key, mine));
+      else if (mine.parked || mine.attempt > 1 || mine.attempts > 0) notes.push(noteOf(key, mine));
     }
-    return {
-      entries: Int32Array.from(completed),
-      notes,
-      outgoing,
-      offset,
-      find: (key) => {
-        const mine = own.get(key);
-        return mine && (mine.state !== 'completed' && !mine.parked && mine.attempts === 0 ? undefined : knownOf(key, mine));
-      },
+    const find = (key: Key) => {
+      const mine = own.get(key);
+      return mine && knownOf(key, mine);
     };
+    return { entries: entries.subarray(0, completed * entryWords), notes, outgoing, offset, find };
   }
 
   return { unit, close };
 }
 
-function noteOf(key: Key, { entry, attempts, parked }: Own): Note {
-  const note = { key, fingerprint: entry[4]!, attempts };
-  return parked ? { ...note, parked } : note;
+function noteOf(key: Key, { entries, at, attempts, parked }: Own): Note {
+  return { key, fingerprint: entries[at * entryWords + 4]!, attempts, parked };
 }
 
 function knownOf(key: Key, mine: Own): Known {
-  const fingerprint = mine.entry[4]!;
-  if (mine.state === 'completed') return { state: 'completed', fingerprint, ageMs: 0 };
-  return { state: mine.state, fingerprint, note: noteOf(key, mine) };
+  const note = noteOf(key, mine);
+  const { fingerprint } = note;
+  return mine.state === 'completed' ? { state: 'completed', fingerprint, ageMs: 0 } : { state: mine.state, fingerprint, note };
 }
 
-/** What one savepoint writes. It is dropped with a savepoint that fails. */
-function buffer(limits: OutgoingLimits, cause: Cause | undefined) {
-  const outgoing: Outgoing[] = [];
-  let offset: string | undefined;
-  let open = true;
+/** What one handler, or the source, writes. It is dropped if that fails. */
+class Savepoint implements KafkaTx {
+  readonly outgoing: Outgoing[] = [];
+  offset: string | undefined;
+  open = true;
+  readonly #limits: OutgoingLimits;
+  readonly #cause: Cause | undefined;
 
-  function check(): void {
-    if (!open) throw new ReceiverError('store', 'Expected `ctx.tx` to be used while its handler runs, but it has ended');
+  constructor(limits: OutgoingLimits, cause: Cause | undefined) {
+    this.#limits = limits;
+    this.#cause = cause;
   }
 
-  const tx: KafkaTx & { commitOffset(next: string): void } = {
-    publish(topic, message) {
-      check();
-      outgoing.push(outgoingOf(topic, message, outgoing.length, cause, limits));
-    },
-    commitOffset(next) {
-      check();
-      if (cause) throw new ReceiverError('store', 'Expected offsets to be committed by the source, not by a handler');
-      if (!/^\d+$/.test(next)) throw new ReceiverError('store', `Expected the next offset to be a whole number as text, got ${next}`);
-      offset = next;
-    },
-  };
-  return {
-    tx,
-    outgoing,
-    get offset() {
-      return offset;
-    },
-    close: () => {
-      open = false;
-    },
-  };
+  publish(topic: string, message: Publication): void {
+    this.#check();
+    this.outgoing.push(outgoingOf(topic, message, this.outgoing.length, this.#cause, this.#limits));
+  }
+
+  /** For the source that the messages come from. */
+  commitOffset(next: string): void {
+    this.#check();
+    if (this.#cause) throw new ReceiverError('store', 'Expected offsets to be committed by the source, not by a handler');
+    if (!/^\d+$/.test(next)) throw new ReceiverError('store', `Expected the next offset to be a whole number as text, got ${next}`);
+    this.offset = next;
+  }
+
+  #check(): void {
+    if (!this.open) throw new ReceiverError('store', 'Expected `ctx.tx` to be used while its handler runs, but it has ended');
+  }
 }

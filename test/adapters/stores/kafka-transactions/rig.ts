@@ -25,12 +25,21 @@ export async function rig({ partitions = 1, brokers }: { partitions?: number; br
   const admin = kafka.admin();
   await admin.connect();
   later(() => admin.disconnect());
-  await admin.createTopics({
-    topics: [
-      { topic: names.input, numPartitions: partitions },
-      { topic: names.output, numPartitions: partitions },
-    ],
-  });
+  /** Brokers learn of a new topic one after another, which kafkajs takes for an error. */
+  async function createTopic(topic: string, numPartitions: number, config: Readonly<Record<string, string>> = {}): Promise<void> {
+    const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }));
+    await admin.createTopics({ topics: [{ topic, numPartitions, configEntries }], waitForLeaders: false });
+    for (let tries = 0; tries < 50; tries++) {
+      const known = await admin.fetchTopicMetadata({ topics: [topic] }).then(
+        ({ topics }) => topics[0]!.partitions.every(({ leader }) => leader >= 0),
+        () => false,
+      );
+      if (known) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+  await createTopic(names.input, partitions);
+  await createTopic(names.output, partitions);
   const producer = kafka.producer({ createPartitioner });
   await producer.connect();
   later(() => producer.disconnect());
@@ -57,10 +66,16 @@ export async function rig({ partitions = 1, brokers }: { partitions?: number; br
     };
   }
 
-  const committed = async (partition = 0) => {
-    const [topic] = await admin.fetchOffsets({ groupId: names.groupId, topics: [names.input] });
-    return topic!.partitions.find((each) => each.partition === partition)!.offset;
-  };
+  /** The group's committed offset, once it stays: a commit is answered before the broker has applied it. */
+  async function committed(partition = 0): Promise<string> {
+    for (let before = ''; ; ) {
+      const [topic] = await admin.fetchOffsets({ groupId: names.groupId, topics: [names.input] });
+      const { offset } = topic!.partitions.find((each) => each.partition === partition)!;
+      if (offset === before) return offset;
+      before = offset;
+      await new Promise((resolve) => setTimeout(resolve, 150));
+    }
+  }
 
   return {
     ...names,
@@ -68,6 +83,7 @@ export async function rig({ partitions = 1, brokers }: { partitions?: number; br
     kafka,
     brokers: address,
     admin,
+    createTopic,
     producer,
     worker,
     committed,
