@@ -1,7 +1,7 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { RecordView, StoreAdmin, StoreStats } from '../../../src/store.ts';
 import type { PgQueryable } from './client.ts';
-import { claimed, damageOf, keyOfBytes, keyToBytes, parked, released, type State, seenColumns, stateNames } from './rows.ts';
+import { claimed, damageOf, keyOfBytes, keyToBytes, parked, released, type State, seenColumns, stateNames, textOf } from './rows.ts';
 import { bucketOf, type Names } from './schema.ts';
 
 interface Row {
@@ -10,9 +10,9 @@ interface Row {
   readonly state: State;
   readonly attempts: number;
   readonly fence: string;
-  readonly reason: string | null;
-  readonly detail: string | null;
-  readonly label: string | null;
+  readonly reason: Buffer | null;
+  readonly detail: Buffer | null;
+  readonly label: Buffer | null;
   readonly age_ms: number;
   readonly expires_ms: number;
 }
@@ -77,5 +77,5 @@ function viewOf(row: Row): RecordView {
   if (damage) throw new ReceiverError('store', `The record of key ${key} can't be read: ${damage}`);
   const { state, attempts, fence, age_ms, expires_ms } = row;
   const shown = { key, state: stateNames[state], attempts, fence: Number(fence), ageMs: Math.max(0, age_ms), remainingMs: expires_ms };
-  return state === parked ? { ...shown, reason: row.reason ?? '', detail: row.detail ?? '', label: row.label ?? '' } : shown;
+  return state === parked ? { ...shown, reason: textOf(row.reason), detail: textOf(row.detail), label: textOf(row.label) } : shown;
 }

@@ -54,11 +54,6 @@ export function isDoubtful(error: unknown): boolean {
   return state === undefined || state.startsWith('08') || state.startsWith('57P') || state === '40003';
 }
 
-/** Text that Postgres can hold: it has no NUL, and no lone surrogates. */
-export function pgText(text: string): string {
-  return text.toWellFormed().replaceAll('\0', '\uFFFD');
-}
-
 /** `part`, or an error if it is not a plain name. Names are quoted all the same. */
 export function identifier(option: string, part: string): string {
   if (typeof part === 'string' && /^[A-Za-z_][A-Za-z0-9_$]{0,62}$/.test(part)) return `"${part}"`;

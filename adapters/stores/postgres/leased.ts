@@ -1,8 +1,8 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, DedupStore, End, Hold, Settled } from '../../../src/store.ts';
-import { isConflict, isLocked, type PgQueryable, pgText } from './client.ts';
+import { isConflict, isLocked, type PgQueryable } from './client.ts';
 import { inRounds } from './rounds.ts';
-import { answerOf, claimed, columnsOf, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
+import { answerOf, bytesOf, claimed, columnsOf, isSound, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
 import { bucketOf, type Names } from './schema.ts';
 
 /** What each statement sets for itself, because a pool like PgBouncer may give each to another session. */
@@ -123,7 +123,7 @@ function settleSql({ records }: Names, first: string): string {
   return `with ${first},
 ends as (
   select e.*, ${now} + retain_ms * interval '1 ms' as expires_at
-  from first, unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::bool[], $6::bytea[], $7::text[], $8::text[], $9::text[])
+  from first, unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::bool[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
     with ordinality as e(key, token, state, retain_ms, counted, result, reason, detail, label, at)
 ),
 ended as (
@@ -131,12 +131,12 @@ ended as (
     attempts = r.attempts - case when e.counted then 0 else 1 end, lease_until = ${now}, written_at = ${now}, expires_at = e.expires_at,
     expires_hour = ${bucketOf('e.expires_at')}
   from ends e
-  where r.key = e.key and r.token = e.token and r.state = ${claimed} and r.expires_at > ${now}
+  where r.key = e.key and r.token = e.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
   returning r.key
 )
 select case
   when ended.key is not null then 'ok'
-  when r.key is null or r.token <> e.token or r.expires_at <= ${now} then 'fenced'
+  when r.key is null or r.token <> e.token or r.expires_at <= ${now} or not ${isSound('r')} then 'fenced'
   when r.state = e.state then 'ok'
   when r.state = ${claimed} then null
   else 'fenced' end as answer
@@ -158,10 +158,10 @@ function endColumns(ends: readonly End[]): unknown[] {
 /** Result, reason, detail and label, column by column. */
 export function endTexts(ends: readonly End[]): unknown[] {
   return [
-    ends.map((end) => (end.as === 'completed' && end.result !== undefined ? Buffer.from(end.result, 'utf8') : null)),
-    ends.map((end) => (end.as === 'parked' ? pgText(end.reason) : null)),
-    ends.map((end) => (end.as === 'parked' ? pgText(end.detail) : null)),
-    ends.map((end) => (end.as === 'parked' ? pgText(end.label) : null)),
+    ends.map((end) => (end.as === 'completed' && end.result !== undefined ? bytesOf(end.result) : null)),
+    ends.map((end) => (end.as === 'parked' ? bytesOf(end.reason) : null)),
+    ends.map((end) => (end.as === 'parked' ? bytesOf(end.detail) : null)),
+    ends.map((end) => (end.as === 'parked' ? bytesOf(end.label) : null)),
   ];
 }
 
@@ -176,7 +176,7 @@ extended as (
   update ${records} r set lease_until = ${now} + h.lease_ms * interval '1 ms', written_at = ${now}, expires_at = ${expires},
     expires_hour = ${bucketOf(`(${expires})`)}
   from holds h
-  where r.key = h.key and r.token = h.token and r.state = ${claimed} and r.expires_at > ${now}
+  where r.key = h.key and r.token = h.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
   returning r.key
 )
 select case when extended.key is null then 'fenced' else 'ok' end as answer

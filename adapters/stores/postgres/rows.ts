@@ -91,6 +91,13 @@ export function seenColumns(r: string): string {
   ${ms(`${r}.expires_at - statement_timestamp()`)} as expires_ms`;
 }
 
+/** Text as the table holds it: bytes in UTF-8. */
+export const bytesOf = (text: string): Buffer => Buffer.from(text, 'utf8');
+export const textOf = (bytes: Buffer | null): string => bytes?.toString('utf8') ?? '';
+
+/** A record that was damaged from outside is nobody's claim. */
+export const isSound = (r: string): string => `octet_length(${r}.fingerprint) in (0, 16)`;
+
 /** What `takeSql` answers for each ask. */
 export interface Taken {
   readonly taken: boolean;
@@ -100,8 +107,8 @@ export interface Taken {
   readonly fingerprint: Buffer | null;
   readonly state: number | null;
   readonly result: Buffer | null;
-  readonly reason: string | null;
-  readonly detail: string | null;
+  readonly reason: Buffer | null;
+  readonly detail: Buffer | null;
   readonly age_ms: number;
   readonly lease_ms: number;
   readonly expires_ms: number;
@@ -122,7 +129,7 @@ export function answerOf(ask: Ask, row: Taken): Answer | undefined {
     case completed:
       return { state: 'completed', result: row.result?.toString('utf8'), ageMs: Math.max(0, row.age_ms) };
     case parked:
-      return { state: 'parked', reason: row.reason ?? '', detail: row.detail ?? '', attempts: row.attempts };
+      return { state: 'parked', reason: textOf(row.reason), detail: textOf(row.detail), attempts: row.attempts };
     case claimed:
       return row.lease_ms > 0 ? { state: 'busy', remainingMs: row.lease_ms } : undefined;
     default:

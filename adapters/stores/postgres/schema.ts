@@ -54,9 +54,10 @@ create table ${records} (
   expires_at timestamptz not null,
   expires_hour integer not null,
   result bytea,
-  reason text,
-  detail text,
-  label text
+  -- Texts as bytes in UTF-8, because text can't hold a NUL.
+  reason bytea,
+  detail bytea,
+  label bytea
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 create index records_expiry on ${records} (expires_hour);

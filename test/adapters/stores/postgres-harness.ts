@@ -15,7 +15,8 @@ export function poolOf(config: pg.PoolConfig): pg.Pool {
 function failing(pool: pg.Pool): { pool: PgPool<pg.PoolClient>; failCommit(lost: 'request' | 'reply' | 'silent'): void } {
   let fault: 'request' | 'reply' | 'silent' | undefined;
   let blind = false;
-  const wrapped = new Proxy(pool, {
+  const wrapped = new WeakSet<object>();
+  const proxy = new Proxy(pool, {
     get(target, property) {
       if (property === 'query' && blind) return () => Promise.reject(new Error('connection refused (injected)'));
       if (property !== 'connect') {
@@ -24,20 +25,24 @@ function failing(pool: pg.Pool): { pool: PgPool<pg.PoolClient>; failCommit(lost:
       }
       return async () => {
         const client = await target.connect();
+        if (wrapped.has(client)) return client;
+        wrapped.add(client);
         const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>;
-        client.query = (async (text: unknown, values?: unknown) => {
-          if (!fault || typeof text !== 'string' || !/\bcommit$/.test(text)) return query(text, values);
+        // The pool itself calls it too, with a callback.
+        client.query = ((...args: unknown[]) => {
+          if (!fault || typeof args[0] !== 'string' || !/\bcommit$/.test(args[0])) return query(...args);
           const lost = fault;
           fault = undefined;
           blind = lost === 'silent';
-          await (lost === 'request' ? query('rollback') : query(text, values));
-          throw new Error('Connection terminated unexpectedly');
+          return (lost === 'request' ? query('rollback') : query(args[0])).then(() => {
+            throw new Error('Connection terminated unexpectedly');
+          });
         }) as unknown as typeof client.query;
         return client;
       };
     },
   });
-  return { pool: wrapped as unknown as PgPool<pg.PoolClient>, failCommit: (lost) => void (fault = lost) };
+  return { pool: proxy as unknown as PgPool<pg.PoolClient>, failCommit: (lost) => void (fault = lost) };
 }
 
 /** The times of all records, moved into the past: the server's clock can't be moved into the future. */
