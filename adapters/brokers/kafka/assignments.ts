@@ -94,8 +94,11 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
             return undefined;
           }
           if (known) tracker = new OffsetTracker(known);
-          assignment.ready = runner();
-          return assignment.ready;
+          const ready = runner();
+          assignment.ready = ready;
+          // A group without offsets that reads from the end would begin behind its first messages if it died before they are done.
+          await ready.commits?.flush();
+          return ready;
         } catch (error) {
           report(error, 'assign');
           await sleep(clock, backoffMs(failures, 30_000, receiver.world), stop.signal);

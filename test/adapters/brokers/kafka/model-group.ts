@@ -1,0 +1,132 @@
+import type { Clock } from '../../../../src/clock.ts';
+
+/** A consumer group as its coordinator keeps it. */
+export interface GroupModel {
+  /** Resolves when all members have joined, or when those that have not have been put out. */
+  join(memberId: string | undefined, member: Membership): Promise<{ memberId: string; generation: number; assigned: string[] }>;
+  leave(memberId: string): void;
+  heartbeat(memberId: string | undefined, generation: number): void;
+  commit(memberId: string | undefined, generation: number, partition: string, offset: number): void;
+  committed(partition: string): number | undefined;
+  /** Every committed offset, in order. */
+  readonly history: { readonly partition: string; readonly offset: number; readonly memberId: string }[];
+  /** Puts a member out, as if its session had ended. */
+  expel(memberId: string): void;
+  /** Makes all members join anew. */
+  rebalance(): void;
+  readonly members: readonly string[];
+}
+
+interface Membership {
+  readonly topics: readonly string[];
+  readonly sessionTimeout: number;
+  readonly rebalanceTimeout: number;
+}
+
+interface Member extends Membership {
+  cancel: () => void;
+  joining: ((joined: { memberId: string; generation: number; assigned: string[] }) => void) | undefined;
+}
+
+/** An error as kafkajs makes of a protocol error. */
+export function protocolError(type: string): Error {
+  return Object.assign(new Error(type), { name: 'KafkaJSProtocolError', type, retriable: type !== 'UNKNOWN_MEMBER_ID' });
+}
+
+export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[]) => string[]): GroupModel {
+  const members = new Map<string, Member>();
+  const offsets = new Map<string, number>();
+  const history: GroupModel['history'] = [];
+  let generation = 0;
+  let made = 0;
+  let preparing: (() => void) | undefined;
+
+  function touch(memberId: string): void {
+    const member = members.get(memberId)!;
+    member.cancel();
+    // Who waits for the others is not put out meanwhile.
+    member.cancel = member.joining ? () => {} : clock.after(member.sessionTimeout, () => expel(memberId));
+  }
+
+  function prepare(): void {
+    if (preparing) return;
+    const waitMs = Math.max(0, ...[...members.values()].map(({ rebalanceTimeout }) => rebalanceTimeout));
+    preparing = clock.after(waitMs, complete);
+  }
+
+  function complete(): void {
+    preparing?.();
+    preparing = undefined;
+    for (const [id, member] of members) if (!member.joining) remove(id);
+    if (members.size === 0) return;
+    generation++;
+    const ids = [...members.keys()].sort();
+    const assigned = new Map(ids.map((id) => [id, [] as string[]]));
+    const topics = [...new Set([...members.values()].flatMap((member) => member.topics))];
+    partitionsOf(topics).forEach((partition, i) => void assigned.get(ids[i % ids.length]!)!.push(partition));
+    for (const [memberId, member] of members) {
+      const joined = member.joining!;
+      member.joining = undefined;
+      touch(memberId);
+      joined({ memberId, generation, assigned: assigned.get(memberId)! });
+    }
+  }
+
+  function remove(memberId: string): void {
+    members.get(memberId)?.cancel();
+    members.delete(memberId);
+  }
+
+  function completeIfAll(): void {
+    if (preparing && members.size > 0 && [...members.values()].every(({ joining }) => joining)) complete();
+  }
+
+  function expel(memberId: string): void {
+    if (!members.has(memberId)) return;
+    remove(memberId);
+    if (members.size === 0) {
+      preparing?.();
+      preparing = undefined;
+      return;
+    }
+    prepare();
+    completeIfAll();
+  }
+
+  function check(memberId: string | undefined, of: number): string {
+    if (memberId === undefined || !members.has(memberId)) throw protocolError('UNKNOWN_MEMBER_ID');
+    if (of !== generation) throw protocolError('ILLEGAL_GENERATION');
+    touch(memberId);
+    return memberId;
+  }
+
+  return {
+    history,
+    expel,
+    leave: expel,
+    rebalance: prepare,
+    get members() {
+      return [...members.keys()];
+    },
+    async join(known, membership) {
+      if (known !== undefined && !members.has(known)) throw protocolError('UNKNOWN_MEMBER_ID');
+      const memberId = known ?? `member-${++made}`;
+      members.get(memberId)?.cancel();
+      return new Promise((resolve) => {
+        members.set(memberId, { ...membership, cancel: () => {}, joining: resolve });
+        prepare();
+        completeIfAll();
+      });
+    },
+    heartbeat(memberId, of) {
+      check(memberId, of);
+      if (preparing) throw protocolError('REBALANCE_IN_PROGRESS');
+    },
+    commit(memberId, of, partition, offset) {
+      const id = check(memberId, of);
+      offsets.set(partition, offset);
+      history.push({ partition, offset, memberId: id });
+    },
+    committed: (partition) => offsets.get(partition),
+  };
+}
