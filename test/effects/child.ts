@@ -1,0 +1,111 @@
+/**
+ * A worker for one delivery of one message, in a process of its own, that dies at the n-th place where it waits for something, or is stopped
+ * there until it is told to go on. Its argument is a `Task`, as JSON. Prints "here <place>" when it is stopped, and in the end its verdict.
+ */
+import { DatabaseSync } from 'node:sqlite';
+import { sqliteStore } from '../../adapters/stores/sqlite/index.ts';
+import { attribute, type Context, createReceiver, type DedupStore, type Journal, TerminalError } from '../../src/index.ts';
+import { gatewayClient } from '../support/gateway.ts';
+
+export type Program = 'no helper' | 'keys alone' | 'step' | 'fenced step' | 'confirm' | 'patient confirm' | 'saga' | 'refused saga';
+
+export interface Task {
+  readonly store: string;
+  readonly gateway: string;
+  /** The message's. What moves at the gateway begins with it. */
+  readonly id: string;
+  readonly program: Program;
+  /** Which of the places to die or to stop at, from 1; 0 for none. */
+  readonly at: number;
+  readonly signal: 'SIGKILL' | 'SIGSTOP';
+  readonly leaseMs: number;
+}
+
+type Handler = (ctx: Context<'fenced', never, true>) => Promise<unknown>;
+const { store: file, gateway: url, id, program, at, signal, leaseMs } = JSON.parse(process.argv[2]!) as Task;
+const gateway = gatewayClient(url);
+const places: string[] = [];
+
+/** A place where this worker waits for something, and where it may be gone. */
+async function place(name: string): Promise<void> {
+  places.push(name);
+  if (places.length !== at) return;
+  if (signal === 'SIGKILL') process.kill(process.pid, 'SIGKILL');
+  const resumed = new Promise((resolve) => process.stdin.once('data', resolve));
+  process.stdout.write(`here ${name}\n`);
+  await resumed;
+}
+
+async function move(what: string, options: { key?: string; fence?: number } = {}): Promise<number> {
+  await place(`before ${what}`);
+  const transfer = await gateway.move(`${id} ${what}`, options);
+  await place(`after ${what}`);
+  return transfer;
+}
+
+/** Asks whether a transfer has happened. `certainAfterMs`: how long a request of the dead may still be on its way. */
+const confirm =
+  (certainAfterMs: number) =>
+  async (key: string, { ageMs }: { ageMs: number }) => {
+    const found = await gateway.find(key);
+    if (found) return { done: found.id };
+    return ageMs > certainAfterMs ? ('absent' as const) : ('unknown' as const);
+  };
+
+const saga =
+  (refused: boolean): Handler =>
+  (ctx) =>
+    ctx.saga('trip', async (saga) => {
+      for (const name of ['flight', 'hotel']) {
+        await saga.step(name, ({ key }) => move(name, { key }), { undo: (_, { key }) => move(`undo ${name}`, { key }) });
+      }
+      await saga.step('car', ({ key }) => {
+        if (refused) throw new TerminalError('no car is left');
+        return move('car', { key });
+      });
+    });
+
+const programs: Readonly<Record<Program, Handler>> = {
+  'no helper': () => move('charge'),
+  'keys alone': (ctx) => move('charge', { key: ctx.key('charge') }),
+  step: (ctx) => ctx.step('charge', ({ key }) => move('charge', { key })),
+  'fenced step': (ctx) => ctx.step('charge', ({ key, fence }) => move('charge', { key, fence })),
+  confirm: (ctx) => ctx.step('charge', ({ key }) => move('charge', { key }), { confirm: confirm(0) }),
+  'patient confirm': (ctx) => ctx.step('charge', ({ key }) => move('charge', { key }), { confirm: confirm(2_500) }),
+  saga: saga(false),
+  'refused saga': saga(true),
+};
+
+async function openStore(): Promise<DedupStore & Journal> {
+  const [kind, where] = [file.slice(0, file.indexOf(':')), file.slice(file.indexOf(':') + 1)];
+  if (kind === 'sqlite') return sqliteStore(new DatabaseSync(where));
+  throw new Error(`Expected a store, got ${kind}`);
+}
+
+const real = await openStore();
+const watched: DedupStore & Journal = {
+  ...real,
+  claim: (asks) => around('claim', () => real.claim(asks)),
+  settle: (ends) => around('settle', () => real.settle(ends)),
+  readEntries: (claims) => around('read', () => real.readEntries(claims)),
+  writeEntries: (writes) => around(`write ${writes.map(({ name, state }) => `${name} ${state}`)}`, () => real.writeEntries(writes)),
+};
+
+async function around<T>(name: string, call: () => Promise<T>): Promise<T> {
+  await place(`before ${name}`);
+  const answer = await call();
+  await place(`after ${name}`);
+  return answer;
+}
+
+const receiver = createReceiver(
+  {
+    ...{ scope: 'child', key: attribute('id'), store: watched, guarantee: 'fenced', leaseMs, maxAttempts: 100 },
+    backoff: { firstMs: 50, maxMs: 400 },
+  },
+  (_, ctx) => programs[program](ctx),
+);
+const [verdict] = await receiver.process([{ message: { id, body: '{}', headers: { id } } }]);
+process.stdout.write(`${JSON.stringify({ verdict, places })}\n`);
+await receiver.stop();
+process.exit(0);
