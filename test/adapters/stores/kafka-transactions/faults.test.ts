@@ -90,14 +90,18 @@ describe('a transaction that breaks off before its commit', () => {
 
   it('one that takes longer than transactionTimeoutMs is aborted by the broker: claim-lost, until the partition is assigned again', async () => {
     // The timers of a process that is stopped don't fire.
-    const world = { ...realWorld, clock: { ...realWorld.clock, after: () => () => {} } };
+    let stopped = false;
+    const { clock } = realWorld;
+    const world = { ...realWorld, clock: { ...clock, after: (ms: number, task: () => void) => clock.after(ms, () => stopped || task()) } };
     const { input, process, proxy, store, partition, ran, read } = await faulty({
       flushTimeoutMs: 999,
       transactionTimeoutMs: 1_000,
       world,
     });
     proxy.strike({ api: api.endTxn, lost: 'hold', ms: 4_000 });
+    stopped = true;
     expect(actions(await process(batch(input, ['a'])))).toEqual(['retry fenced']);
+    stopped = false;
     expect(actions(await process(batch(input, ['a'])))).toEqual(['retry fenced']);
     expect([ran, proxy.struck()]).toEqual([['a'], 1]);
     expect(await store.assign(partition)).toEqual({ offset: undefined });
