@@ -1,6 +1,10 @@
 import { execFile, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ownService, service, variableOf } from './services/index.ts';
 import { type Service, start } from './services/start.ts';
 
@@ -17,15 +21,23 @@ const isRunning = (pid: number) => {
   }
 };
 
+/** The environment of a process that has to start its services itself. */
+function alone(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('TEST_')));
+}
+
 async function gone(pid: number): Promise<boolean> {
   for (let left = 200; left > 0 && isRunning(pid); left--) await new Promise((resolve) => setTimeout(resolve, 25));
   return !isRunning(pid);
 }
 
+async function redisCall(port: number, ...args: string[]): Promise<string> {
+  return (await run('redis-cli', ['-p', `${port}`, ...args])).stdout.trim();
+}
+
 /** The process that listens on a Redis port, as it tells itself. */
 async function redisPid(port: number): Promise<number> {
-  const { stdout } = await run('redis-cli', ['-p', `${port}`, 'info', 'server']);
-  return Number(/process_id:(\d+)/.exec(stdout)![1]);
+  return Number(/process_id:(\d+)/.exec(await redisCall(port, 'info', 'server'))![1]);
 }
 
 describe('a service', () => {
@@ -45,6 +57,21 @@ describe('a service', () => {
     );
   });
 
+  for (const [name, install] of [
+    ['redis', 'apt-get install redis-server'],
+    ['kafka', 'install Java 17 and Maven'],
+    ['elasticmq', 'install Java 17 and Maven'],
+    ['dynamodb', 'install Java 17'],
+  ] as const) {
+    it(`that this machine lacks the program of tells what to install: ${name}`, async () => {
+      const code = `import { service } from ${JSON.stringify(index)}; await service('${name}');`;
+      const lacking = run(process.execPath, ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', code], {
+        env: { ...alone(process.env), PATH: '/nowhere' },
+      });
+      await expect(lacking).rejects.toMatchObject({ stderr: expect.stringContaining(install) });
+    });
+  }
+
   it('is taken from the environment where that names one', async () => {
     process.env['TEST_NOWHERE_URL'] = 'here';
     try {
@@ -60,17 +87,19 @@ describe('a service', () => {
     expect(variableOf('redis', one)).toEqual(['TEST_REDIS_URL', one.url]);
   });
 
-  it('of a test’s own can be killed, and comes back on the same port with its data', async () => {
+  it('of a test’s own that is paused does nothing any more when it is killed, not even what it has been sent', async () => {
     const redis = await ownService('redis', ['--appendonly', 'yes', '--appendfsync', 'always']);
     try {
       const { port } = redis.address;
-      const call = async (...args: string[]) => (await run('redis-cli', ['-p', `${port}`, ...args])).stdout.trim();
-      expect(await call('set', 'k', 'v')).toBe('OK');
       const pid = await redisPid(port);
+      redis.pause();
+      const client = connect(port, '127.0.0.1');
+      await new Promise<void>((resolve) => client.once('connect', () => client.write('set late v\r\n', () => resolve())));
+      client.on('error', () => {});
       await redis.kill();
       expect(isRunning(pid)).toBe(false);
       await redis.restart();
-      expect(await call('get', 'k')).toBe('v');
+      expect(await redisCall(port, 'exists', 'late')).toBe('0');
     } finally {
       await redis.stop();
     }
@@ -79,10 +108,9 @@ describe('a service', () => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     it(`ends with the process that has started it, also by ${signal}`, async () => {
       const code = `import { service } from ${JSON.stringify(index)}; console.log((await service('redis')).port); setInterval(() => {}, 1e6);`;
-      const env = { ...process.env };
-      delete env['TEST_SERVICES_HOST'];
-      delete env['TEST_REDIS_URL'];
-      const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', code], { env });
+      const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', code], {
+        env: alone(process.env),
+      });
       const port = await new Promise<number>((resolve, reject) => {
         child.stdout.once('data', (bytes) => resolve(Number(String(bytes))));
         child.stderr.on('data', (bytes) => reject(new Error(String(bytes))));
@@ -95,9 +123,34 @@ describe('a service', () => {
 });
 
 describe('npm run services', () => {
+  const node = async (...args: string[]) => {
+    const env = { ...process.env, SERVICES_FOLDER: folder };
+    return (await run(process.execPath, ['--disable-warning=ExperimentalWarning', cli, ...args], { env: alone(env) })).stdout.trim();
+  };
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'services-'));
+  });
+  afterEach(async () => {
+    await node('down');
+    await rm(folder, { recursive: true });
+  });
+
+  it('starts services that stay, tells what to put into the environment, and takes them down', async () => {
+    const told = await node('up', 'redis');
+    const port = Number(/^export TEST_REDIS_URL=redis:\/\/127\.0\.0\.1:(\d+)$/.exec(told)![1]);
+    expect(await node('status')).toBe(told);
+    expect(await redisCall(port, 'ping')).toBe('PONG');
+    await expect(node('up', 'redis')).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining('up already') });
+    const pid = await redisPid(port);
+    expect(await node('down')).toBe('All are down');
+    expect(isRunning(pid)).toBe(false);
+    expect(await node('status')).toBe('No services are up');
+  });
+
   it('refuses what it does not know', async () => {
-    const node = (...args: string[]) => run(process.execPath, ['--disable-warning=ExperimentalWarning', cli, ...args]);
     await expect(node('up', 'oracle')).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining('got oracle') });
+    await expect(node('down', 'redis')).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining('Expected no names') });
     await expect(node('sideways')).rejects.toMatchObject({ code: 2, stderr: 'Expected up, status or down, got sideways\n' });
   });
 });
