@@ -61,7 +61,7 @@ taken as (
   select key, fingerprint, ${state}::smallint, token, nextval(${fenceLiteral}), 1, false, lease_until, ${now}, expires_at, ${bucketOf('expires_at')}
   from ask order by key
   on conflict (key) do update set
-    fingerprint = case when r.expires_at <= ${now} or r.fingerprint = '' then excluded.fingerprint else r.fingerprint end,
+    fingerprint = case when r.expires_at <= ${now} or (r.fingerprint = '' and not (${own})) then excluded.fingerprint else r.fingerprint end,
     state = excluded.state,
     token = excluded.token,
     fence = case when ${own} then r.fence else nextval(${fenceLiteral}) end,

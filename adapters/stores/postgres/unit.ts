@@ -7,6 +7,7 @@ import { endTexts, lockedMs, untilKnown } from './leased.ts';
 import { inRounds } from './rounds.ts';
 import { answerOf, columnsOf, completed, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
 import { bucketOf, type Names } from './schema.ts';
+import { type Watch, watchErrors } from './watch-errors.ts';
 
 /** What every unit's transaction sets for itself, in milliseconds. */
 export interface UnitLimits {
@@ -41,6 +42,7 @@ export function transactionalUnit<Client extends PgClient>(
       throw error;
     } finally {
       client.off?.('error', ignore);
+      unit.unwatch();
       client.release(unit.broken);
     }
   };
@@ -94,6 +96,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   /** Why the connection can't be used again. */
   broken: Error | undefined;
   readonly #client: Client;
+  readonly #watch: Watch;
   readonly #sql: UnitSql;
   readonly #own = new Map<Key, Own>();
   #xid: string | undefined;
@@ -106,6 +109,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
 
   constructor(client: Client, sql: UnitSql) {
     this.#client = client;
+    this.#watch = watchErrors(client);
     this.#sql = sql;
   }
 
@@ -114,8 +118,13 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     return this.#xid === undefined || !first ? undefined : { xid: this.#xid, key: first.ask.key, token: first.ask.token };
   }
 
+  /** The connection is as it was given. */
+  unwatch(): void {
+    this.#watch.end();
+  }
+
   async begin(): Promise<void> {
-    await this.#client.query(this.#sql.begin);
+    await this.#watch.query(this.#sql.begin);
   }
 
   async record(asks: readonly Ask[]): Promise<Answer[]> {
@@ -145,6 +154,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     try {
       this.#next();
       this.#fresh = false;
+      this.#watch.takeErrors();
       let result: T;
       try {
         result = await run(this.#client);
@@ -172,7 +182,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     if (changes.size === 0) return answers;
     const list = [...changes.values()].sort((a, b) => (a.end.key < b.end.key ? -1 : 1));
     const changed = list.map(({ end }) => end);
-    const { rowCount } = await this.#client.query(this.#sql.settle, [
+    const { rowCount } = await this.#watch.query(this.#sql.settle, [
       changed.map(({ key }) => keyToBytes(key)),
       changed.map(({ token }) => token),
       changed.map((end) => stateOf(end.as)),
@@ -190,7 +200,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#ended = true;
     let results: PgResult | readonly PgResult[];
     try {
-      results = await this.#client.query(this.#xid === undefined ? 'commit' : this.#sql.commit(this.#xid));
+      results = await this.#watch.query(this.#xid === undefined ? 'commit' : this.#sql.commit(this.#xid));
     } catch (error) {
       if (!isDoubtful(error)) throw this.#failed ?? (sqlState(error) === '22012' ? this.#tornApart(error) : error);
       this.broken = new Error('A COMMIT on this connection got no answer', { cause: error });
@@ -205,7 +215,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#ended = true;
     if (this.broken) return;
     try {
-      await this.#client.query('rollback');
+      await this.#watch.query('rollback');
     } catch (cause) {
       this.broken = new Error('A ROLLBACK on this connection failed', { cause });
     }
@@ -217,7 +227,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
       if (!this.#fresh) this.#next();
       try {
         const answers = await untilKnown(asks, async (open) => {
-          const { rows } = await this.#client.query(this.#sql.record, columnsOf(open));
+          const { rows } = await this.#watch.query(this.#sql.record, columnsOf(open));
           this.#xid = (rows[0] as { xid: string }).xid;
           return (rows as Taken[]).map((row, i) => answerOf(open[i]!, row));
         });
@@ -237,14 +247,14 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
 
   /** Not waited for: it goes to the server before whatever is sent next, and with it where the client pipelines. */
   #next(): void {
-    this.#client.query(nextSavepoint).catch((cause: unknown) => {
+    this.#watch.query(nextSavepoint).catch((cause: unknown) => {
       this.#failed ??= this.#tornApart(cause);
     });
   }
 
   async #undo(): Promise<void> {
     try {
-      await this.#client.query(undoSavepoint);
+      await this.#watch.query(undoSavepoint);
     } catch (cause) {
       throw this.#tornApart(cause);
     }
@@ -253,9 +263,9 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   /** A handler that goes on after a statement of its has failed leaves the transaction aborted, and would take all others with it. */
   async #checkAfter(): Promise<void> {
     let status = this.#client.getTransactionStatus?.();
-    if (status === undefined || status === null) {
-      // A client that does not know has to ask, which costs a round trip.
-      status = await this.#client.query('select 1').then(
+    // A client that does not know has to ask, which costs a round trip; and after an error pg may know it a moment later than the handler.
+    if (status === undefined || status === null || this.#watch.takeErrors()) {
+      status = await this.#watch.query('select 1').then(
         () => 'T',
         (error: unknown) => (sqlState(error) === '25P02' ? 'E' : Promise.reject(error)),
       );

@@ -1,0 +1,29 @@
+import { describe, expect, it } from 'vitest';
+import { answersAsTheModel } from './model.ts';
+import { postgresHarness } from './postgres-harness.ts';
+
+/** A tick is long, because the server's clock goes on by itself. */
+const tickMs = 100_000;
+
+describe('postgresStore answers as memoryStore does', { timeout: 400_000 }, () => {
+  it.each([false, true])('in 1,000 random sequences of 30 commands (units: %s)', async (units) => {
+    const harness = await postgresHarness();
+    const stores = [harness.store, await harness.another!()] as never[];
+    try {
+      await answersAsTheModel({
+        open: async () => {
+          await harness.db.query(`truncate ${harness.schema}.records`);
+          return { stores, elapse: harness.elapse, close: () => {} };
+        },
+        runs: units ? 300 : 1_000,
+        commands: 30,
+        tickMs,
+        compareEvery: 10,
+        units,
+      });
+    } finally {
+      await harness.close!();
+    }
+    expect.hasAssertions();
+  });
+});

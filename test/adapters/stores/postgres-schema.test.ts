@@ -1,0 +1,149 @@
+import type pg from 'pg';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { migrate, migrationSql, type PgPool, postgresStore, recordOnce } from '../../../adapters/stores/postgres/index.ts';
+import { attribute, createReceiver } from '../../../src/index.ts';
+import { ask, single } from '../../../src/testing/clauses/kit.ts';
+import { ownService, service } from '../../support/services/index.ts';
+import { actions, delivery } from '../../support/stand.ts';
+import { unique } from '../../support/unique.ts';
+import { poolOf } from './postgres-harness.ts';
+
+let db: pg.Pool;
+let schema: string;
+const pool = () => db as unknown as PgPool<pg.PoolClient>;
+beforeAll(async () => {
+  db = poolOf({ connectionString: (await service('postgres')).url });
+  schema = unique('schema');
+});
+afterEach(() => db.query(`drop schema if exists ${schema} cascade`));
+afterAll(() => db.end());
+
+describe('migrate', () => {
+  it('can be run again, and by sixteen at once', async () => {
+    await Promise.all(Array.from({ length: 16 }, () => migrate(pool(), { schema })));
+    await migrate(pool(), { schema });
+    expect((await single(postgresStore(pool(), { schema })).claim('a', 't')).state).toBe('claimed');
+    expect((await db.query(`select version from ${schema}.meta`)).rows).toEqual([{ version: 1 }]);
+  });
+
+  it('is text too, for those who run their migrations themselves', async () => {
+    await db.query(migrationSql({ schema }));
+    expect((await single(postgresStore(pool(), { schema })).claim('a', 't')).state).toBe('claimed');
+  });
+
+  it('keeps what is there', async () => {
+    await migrate(pool(), { schema });
+    const { claim } = single(postgresStore(pool(), { schema }));
+    await claim('a', 't');
+    await migrate(pool(), { schema });
+    expect((await claim('a', 'u')).state).toBe('busy');
+  });
+
+  it.each(['a"b', 'a b', '1a', '', `x'; drop table y`])('refuses %j as a schema', async (name) => {
+    await expect(migrate(pool(), { schema: name })).rejects.toMatchObject({ code: 'invalid-option' });
+    expect(() => postgresStore(pool(), { schema: name })).toThrow('Expected `schema` to be letters');
+  });
+});
+
+describe('a store', () => {
+  const claim = (options: object = {}) => postgresStore(pool(), { schema, ...options }).claim([ask('a', 't')]);
+
+  it('without its tables says what to run, and finds them when they are there', async () => {
+    const store = postgresStore(pool(), { schema });
+    await expect(store.claim([ask('a', 't')])).rejects.toThrow(/Expected the store's tables in .*, got none: run `migrate\(pool\)`/);
+    await expect(store.unit(async () => {})).rejects.toMatchObject({ code: 'store' });
+    await migrate(pool(), { schema });
+    expect(await store.claim([ask('a', 't')])).toMatchObject([{ state: 'claimed' }]);
+  });
+
+  it.each([
+    [0, 'run `migrate(pool)`'],
+    [99, 'update this package'],
+  ])('with tables of version %d says what to do', async (version, advice) => {
+    await migrate(pool(), { schema });
+    await db.query(`update ${schema}.meta set version = ${version}`);
+    await expect(claim()).rejects.toThrow(advice);
+  });
+
+  it('with a table that a crash would empty refuses, unless that is allowed by name', async () => {
+    await migrate(pool(), { schema });
+    await db.query(`alter table ${schema}.records set unlogged`);
+    await expect(claim()).rejects.toThrow(/to be logged: a crash would empty it, unless `allowDataLoss`/);
+    expect(await claim({ allowDataLoss: true })).toMatchObject([{ state: 'claimed' }]);
+  });
+
+  it('on a server without fsync refuses, unless that is allowed by name', async () => {
+    const server = await ownService('postgres', ['fsync=off']);
+    const own = poolOf({ connectionString: server.address.url });
+    try {
+      await migrate(own as unknown as PgPool, { schema });
+      const store = (options = {}) => postgresStore(own as unknown as PgPool, { schema, ...options });
+      await expect(store().claim([ask('a', 't')])).rejects.toThrow('Expected `fsync` to be on, got off');
+      expect(await store({ allowDataLoss: true }).claim([ask('a', 't')])).toMatchObject([{ state: 'claimed' }]);
+    } finally {
+      await own.end();
+      await server.stop();
+    }
+  });
+
+  it('refuses options that are none', () => {
+    expect(() => postgresStore({} as never)).toThrow('Expected `pool` to be a pg Pool');
+    expect(() => postgresStore(pool(), { lockTimeoutMs: 0 })).toThrow('Expected `lockTimeoutMs`');
+    expect(() => postgresStore(pool(), { allowDataLoss: 'yes' as never })).toThrow('Expected `allowDataLoss` to be true or false');
+  });
+});
+
+describe('recordOnce', () => {
+  const own = { scope: 'billing', id: 'order-1' };
+  /** A worker's own transaction. */
+  async function transaction<T>(run: (client: pg.PoolClient) => Promise<T>, end = 'commit'): Promise<T> {
+    const client = await db.connect();
+    try {
+      await client.query('begin');
+      const result = await run(client);
+      await client.query(end);
+      return result;
+    } catch (error) {
+      await client.query('rollback');
+      throw error;
+    } finally {
+      client.release();
+    }
+  }
+  const record = (client: pg.PoolClient) => recordOnce(client as never, { ...own, schema });
+
+  it('is first once, and only if the transaction commits', async () => {
+    await migrate(pool(), { schema });
+    expect(await transaction(record, 'rollback')).toBe('first');
+    expect(await transaction(record)).toBe('first');
+    expect(await transaction(record)).toBe('duplicate');
+    expect(await transaction((client) => recordOnce(client as never, { ...own, id: 'order-2', schema }))).toBe('first');
+  });
+
+  it('is first for one of sixteen at once', async () => {
+    await migrate(pool(), { schema });
+    const answers = await Promise.all(Array.from({ length: 16 }, () => transaction(record)));
+    expect(answers.filter((answer) => answer === 'first')).toHaveLength(1);
+  });
+
+  it('shares its records with a receiver of the same scope', async () => {
+    await migrate(pool(), { schema });
+    const store = postgresStore<pg.PoolClient>(pool(), { schema });
+    const receiver = createReceiver({ scope: 'billing', key: attribute('id'), store }, () => {});
+    expect(await transaction(record)).toBe('first');
+    expect(actions(await receiver.process([delivery('order-1'), delivery('order-2')]))).toEqual(['ack duplicate', 'ack completed']);
+    expect(await transaction((client) => recordOnce(client as never, { ...own, id: 'order-2', schema }))).toBe('duplicate');
+    await receiver.stop();
+  });
+
+  it('is neither while a receiver holds a claim, and says when to come back', async () => {
+    await migrate(pool(), { schema });
+    const store = postgresStore<pg.PoolClient>(pool(), { schema });
+    const receiver = createReceiver({ scope: 'billing', key: attribute('id'), store, guarantee: 'leased' }, () =>
+      expect(transaction(record)).rejects.toMatchObject({ code: 'busy', retryAfterMs: expect.any(Number) }),
+    );
+    expect(actions(await receiver.process([delivery('order-1')]))).toEqual(['ack completed']);
+    await receiver.stop();
+    expect(await transaction(record)).toBe('duplicate');
+  });
+});
