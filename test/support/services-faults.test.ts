@@ -133,6 +133,8 @@ describe('a Redis Cluster', () => {
       await ask((cluster) => Promise.all(keys.map((key) => cluster.set(key, key))));
       await kill();
       await restart();
+      for (const { port } of address.nodes)
+        expect((await run('redis-cli', ['-p', `${port}`, 'cluster', 'info'])).stdout).toContain('state:ok');
       expect(await ask((cluster) => Promise.all(keys.map((key) => cluster.get(key))))).toEqual(keys);
     } finally {
       await stop();
