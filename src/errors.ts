@@ -34,6 +34,8 @@ export const errorCodes = [
   'broker',
   /** A handler called its own receiver, or a `once` function itself with the same key, and would wait for itself. */
   'nested',
+  /** What was to be published can't be a message, or there is no transaction to publish it in. */
+  'invalid-message',
   /** A step that can't be: its name is no name or is taken, there are too many, it was begun after its handler had ended. */
   'invalid-step',
   /** An earlier attempt has done steps that this one does not ask for: the code has changed. */

@@ -1,5 +1,6 @@
 import type { StepsContext } from './effects/context.ts';
 import type { Journal } from './effects/journal.ts';
+import type { PublishContext } from './effects/publishing.ts';
 import type { Message } from './message.ts';
 import type { DedupStore, TransactionalStore } from './store.ts';
 
@@ -47,10 +48,11 @@ export interface BaseContext {
 
 /**
  * What a handler gets beside the payload, by guarantee: `tx` in a transaction, `fence` where the handler's resource checks it; and by store:
- * steps where it is a journal.
+ * steps where it is a journal; and `publish` where the receiver has an outbox.
  */
-export type Context<G extends Guarantee, Tx = never, Steps extends boolean = false> = BaseContext &
+export type Context<G extends Guarantee, Tx = never, Steps extends boolean = false, Name extends string = never> = BaseContext &
   (Steps extends true ? StepsContext : unknown) &
+  ([Name] extends [never] ? unknown : PublishContext<Name>) &
   (G extends 'transactional'
     ? {
         /** The open transaction. Write effects through it, and neither commit nor roll back. */

@@ -2,6 +2,7 @@ import { encodeResult } from './codec.ts';
 import { digest } from './digest.ts';
 import type { StepsContext } from './effects/context.ts';
 import { randomOf, uuidOf } from './effects/deterministic.ts';
+import { type PublishContext, Publishing } from './effects/publishing.ts';
 import { Run, type StepClaim } from './effects/run.ts';
 import { type RunSaga, sagaOf } from './effects/saga.ts';
 import { type Step, stepOf } from './effects/step.ts';
@@ -40,8 +41,8 @@ class Unfit extends Error {
   }
 }
 
-/** Beside the payload: what every handler gets, `tx` or `fence` where there is one, and steps where there is a journal. */
-class HandlerContext implements BaseContext, Partial<StepsContext> {
+/** Beside the payload: what every handler gets, `tx` or `fence` where there is one, steps where there is a journal, `publish` with an outbox. */
+class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<PublishContext<string>> {
   readonly message: Message;
   readonly attempt: number;
   readonly key: (name: string) => string;
@@ -49,8 +50,10 @@ class HandlerContext implements BaseContext, Partial<StepsContext> {
   readonly random: (name: string) => number;
   declare readonly tx?: unknown;
   declare readonly fence?: number;
+  declare readonly publish?: PublishContext<string>['publish'];
   readonly #lease: Lease;
   readonly #openRun: (() => Run) | undefined;
+  readonly #publishing: Publishing | undefined;
   #run: Run | undefined;
 
   constructor(job: Job, lease: Lease, own: Own, settings: ReceiverSettings) {
@@ -60,6 +63,10 @@ class HandlerContext implements BaseContext, Partial<StepsContext> {
     this.uuid = (name) => uuidOf(job.key, name);
     this.random = (name) => randomOf(job.key, name);
     if ('tx' in own) this.tx = own.tx;
+    if ('tx' in own && settings.outbox) {
+      this.#publishing = new Publishing(settings.outbox, own.tx, job.key);
+      this.publish = this.#publishing.publish;
+    }
     if (own.fence !== undefined) this.fence = own.fence;
     this.#lease = lease;
     const { steps } = own;
@@ -83,8 +90,9 @@ class HandlerContext implements BaseContext, Partial<StepsContext> {
     return (this.#openRun && (() => this.#openRun!().now())) as () => Promise<number>;
   }
 
-  /** The handler has ended; so have its steps. */
+  /** The handler has ended; so has what it has begun. */
   async end(failed: boolean): Promise<void> {
+    await this.#publishing?.end(failed);
     await this.#run?.end(failed);
   }
 }

@@ -8,6 +8,22 @@ export { type Codec, jsonCodec } from './codec.ts';
 export type { StepsContext } from './effects/context.ts';
 /** For stores that keep the journal of steps: the contract. */
 export type { ClaimRef, Entries, Entry, EntryWrite, Journal } from './effects/journal.ts';
+/** Messages that are published in a transaction, and sent afterwards. */
+export type {
+  Delivered,
+  Destination,
+  Due,
+  Fate,
+  Outbox,
+  OutboxAdmin,
+  OutboxMessage,
+  OutboxQueue,
+  OutboxStats,
+  Outgoing,
+  ParkedMessage,
+} from './effects/outbox.ts';
+export type { PublishContext } from './effects/publishing.ts';
+export { type Relay, type RelayOptions, relay } from './effects/relay.ts';
 export { type RunSaga, type Saga, type SagaStepOptions, SagaUndone } from './effects/saga.ts';
 export type { Confirm, Confirmed, Step, StepCall, StepOptions } from './effects/step.ts';
 export { type Steps, type StepsOptions, type StepsRun, steps } from './effects/steps.ts';

@@ -1,10 +1,11 @@
 import type { World } from './clock.ts';
 import { realWorld } from './clock.ts';
 import { type Codec, jsonCodec } from './codec.ts';
+import type { Outbox } from './effects/outbox.ts';
 import { expectNumber, refuseOption } from './errors.ts';
 import type { EventHooks } from './events.ts';
 import type { FingerprintOption } from './fingerprint.ts';
-import type { Guarantee, GuaranteeOf } from './guarantee.ts';
+import type { Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
 import type { KeyStrategy } from './key.ts';
 import type { Message } from './message.ts';
 import type { StandardSchema } from './schema.ts';
@@ -72,8 +73,10 @@ export interface ReceiverOptionsBase<Store, Payload> extends CommonOptions {
  * What a store can't promise does not compile. `onStoreDown: 'run'` runs handlers without any protection while the store is down, and exists only
  * where duplicates are possible anyway.
  */
-export type ReceiverOptions<Store, Payload, G extends Guarantee> = ReceiverOptionsBase<Store, Payload> & {
+export type ReceiverOptions<Store, Payload, G extends Guarantee, Name extends string = never> = ReceiverOptionsBase<Store, Payload> & {
   readonly guarantee?: G & GuaranteeOf<Store>;
+  /** For `ctx.publish`, in transactional mode: where the store is, so that messages commit with their effects. */
+  readonly outbox?: Outbox<TxOf<Store>, Name>;
 } & (G extends 'leased' ? { readonly onStoreDown?: 'retry' | 'run' } : { readonly onStoreDown?: 'retry' });
 
 export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {
@@ -121,6 +124,7 @@ export interface ReceiverSettings extends CommonSettings {
   readonly results: boolean;
   readonly groupSize: number;
   readonly retiredSteps: readonly string[];
+  readonly outbox: Outbox<unknown> | undefined;
 }
 
 export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guarantee>): ReceiverSettings {
@@ -135,7 +139,9 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
   if (typeof backoff !== 'object') refuseOption('backoff', '`{ firstMs, maxMs }`', backoff);
   const firstMs = expectNumber('backoff.firstMs', backoff.firstMs ?? 1_000, { atLeast: 0, atMost: longest });
   const maxMs = expectNumber('backoff.maxMs', backoff.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs, atMost: longest });
-  const { decode = decodeJson, schema, results = false, retiredSteps = [] } = options;
+  const { decode = decodeJson, schema, results = false, retiredSteps = [], outbox } = options;
+  if (outbox !== undefined && (guarantee !== 'transactional' || !hasMethods(outbox, ['publish'])))
+    refuseOption('outbox', 'an outbox, in transactional mode', outbox);
   if (!Array.isArray(retiredSteps) || !retiredSteps.every((name) => typeof name === 'string'))
     refuseOption('retiredSteps', 'a list of names', retiredSteps);
   if (typeof decode !== 'function') refuseOption('decode', 'a function', decode);
@@ -158,6 +164,7 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
     results,
     groupSize: expectNumber('groupSize', options.groupSize ?? 500, { atLeast: 1, integer: true }),
     retiredSteps,
+    outbox,
   };
 }
 

@@ -72,9 +72,10 @@ export function createReceiver<
   Store extends DedupStore | TransactionalStore<any>,
   Payload = unknown,
   G extends Guarantee = DefaultGuarantee<Store>,
+  Name extends string = never,
 >(
-  options: { readonly store: Store } & ReceiverOptions<Store, Payload, G>,
-  handler: (payload: Payload, context: Context<G, TxOf<Store>, HasSteps<Store, G>>) => unknown,
+  options: { readonly store: Store } & ReceiverOptions<Store, Payload, G, Name>,
+  handler: (payload: Payload, context: Context<G, TxOf<Store>, HasSteps<Store, G>, Name>) => unknown,
 ): Receiver<G & GuaranteeOf<Store>> {
   const settings = receiverSettings(options as unknown as ReceiverOptions<unknown, unknown, Guarantee>);
   if (typeof handler !== 'function') refuseOption('handler', 'a function', handler);

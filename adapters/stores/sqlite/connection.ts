@@ -29,7 +29,7 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
   const beginWrite = db.prepare('begin immediate');
   const commit = db.prepare('commit');
   const rollback = db.prepare('rollback');
-  const queue = fairQueue(world);
+  const queue = queueOf(db, world);
   /** A transaction of ours that could not be rolled back. */
   let leftOpen = false;
 
@@ -128,6 +128,17 @@ export function connection(db: SqliteDatabase, lockTimeoutMs: number, world: Wor
 function whoHolds(cause: unknown): string {
   const snapshot = (cause as { errcode?: unknown }).errcode === 517 || (cause as { code?: unknown }).code === 'SQLITE_BUSY_SNAPSHOT';
   return snapshot ? 'a handler left a statement unfinished: read iterators to their end' : 'other connections held it';
+}
+
+type Queue = ReturnType<typeof fairQueue>;
+
+/** A store and an outbox may share a connection: neither must find the other's transaction open. */
+const queues = new WeakMap<SqliteDatabase, Queue>();
+
+function queueOf(db: SqliteDatabase, world: World): Queue {
+  const queue = queues.get(db) ?? fairQueue(world);
+  queues.set(db, queue);
+  return queue;
 }
 
 /** First come, first served; who has waited for `timeoutMs` leaves the queue with `false`. */

@@ -1,5 +1,6 @@
 import { ReceiverError, refuseOption } from '../../../src/errors.ts';
 import { inTransaction, isBusy, type SqliteDatabase, storeError } from './database.ts';
+import { outboxDdl } from './outbox-schema.ts';
 
 /** Version of the tables below. Raise it with every change that an older build can't live with. */
 const schemaVersion = 1;
@@ -16,6 +17,10 @@ export interface Tables {
   readonly guard: string;
   /** What the steps of messages have come to, one row a step. Made later than the others, so it may be missing. */
   readonly journal: string;
+  /** Messages to be sent, those that were given up, and who sends. Made later too. */
+  readonly outbox: string;
+  readonly outboxParked: string;
+  readonly outboxLease: string;
 }
 
 export function tableNames(prefix: unknown): Tables {
@@ -23,7 +28,8 @@ export function tableNames(prefix: unknown): Tables {
     refuseOption('tablePrefix', 'a letter or _ and up to 50 letters, digits or _, not beginning with sqlite_', prefix);
   }
   const [records, recent, meta, guard] = [`${prefix}records`, `${prefix}recent`, `${prefix}meta`, `${prefix}guard`];
-  return { records, recent, meta, guard, journal: `${prefix}journal` };
+  const [outbox, outboxParked, outboxLease] = [`${prefix}outbox`, `${prefix}outbox_parked`, `${prefix}outbox_lease`];
+  return { records, recent, meta, guard, journal: `${prefix}journal`, outbox, outboxParked, outboxLease };
 }
 
 /** The expiry index is this coarse, so that within it the order is that of the keys, in which they are written: they share pages. */
@@ -56,7 +62,7 @@ const ddl = (t: Tables): string => `
 const journalDdl = (t: Tables): string => `
   create table if not exists ${t.journal} (
     key blob not null, name text not null, state text not null, text text not null, primary key (key, name)
-  ) strict, without rowid`;
+  ) strict, without rowid;`;
 
 /**
  * Sets the connection up and makes the tables where they are missing. Safe when many processes do it at once. Blocks this process for
@@ -81,7 +87,7 @@ export function prepareDatabase(
     expectPragma(db, 'encoding', ['UTF-8']);
     if (!hasTables(db, tables)) createTables(db, tables, options.lockTimeoutMs);
     checkVersion(db, tables);
-    persist(options.lockTimeoutMs, () => db.exec(journalDdl(tables)));
+    persist(options.lockTimeoutMs, () => db.exec(journalDdl(tables) + outboxDdl(tables)));
     // The default of 2 MB is less than the records of a day. In KiB.
     db.exec('pragma cache_size = -16384');
     // From here on a lock is waited for without blocking the event loop.
