@@ -30,7 +30,7 @@ export interface ClaimRef {
 }
 
 export interface Entry {
-  /** Up to 1,000 characters; unique among the entries of a key. */
+  /** 1 to 500 characters, none of them a control character; unique among the entries of a key. */
   readonly name: string;
   readonly state: 'started' | 'done' | 'failed';
   /** What the library keeps there; the store need not understand it. */

@@ -245,7 +245,7 @@ const mutants: readonly Mutant[] = [
   { name: 'compares names without case', breaks: '35b', mutate: writes((write) => ({ ...write, name: write.name.toLowerCase() })) },
   { name: 'trims names', breaks: '35b', mutate: writes((write) => ({ ...write, name: write.name.trimEnd() })) },
   { name: 'normalises names', breaks: '35b', mutate: writes((write) => ({ ...write, name: write.name.normalize() })) },
-  { name: 'cuts names', breaks: '35b', mutate: writes((write) => ({ ...write, name: write.name.slice(0, 999) })) },
+  { name: 'cuts names', breaks: '35b', mutate: writes((write) => ({ ...write, name: write.name.slice(0, 499) })) },
   { name: 'reads a page of entries', breaks: '35c', mutate: reads((entries) => (entries === 'fenced' ? entries : entries.slice(0, 999))) },
 ];
 

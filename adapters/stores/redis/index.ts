@@ -1,8 +1,10 @@
+import type { Journal } from '../../../src/effects/journal.ts';
 import { expectNumber, refuseOption } from '../../../src/errors.ts';
 import type { DedupStore, StoreAdmin } from '../../../src/store.ts';
 import { adminVerbs } from './admin.ts';
 import { runner, type WaitOptions } from './calls.ts';
 import { connect, type RedisClient, storeError } from './client.ts';
+import { journalVerbs } from './journal.ts';
 import { type CompactOptions, layoutOf } from './layout.ts';
 import { leasedVerbs } from './leased.ts';
 import { type Scripts, scriptsFor } from './scripts.ts';
@@ -49,12 +51,16 @@ export interface RedisServer {
  * The first call looks at the server. Calls reject with a ReceiverError `store` if it can't be used.
  * @throws ReceiverError `invalid-option`
  */
-export function redisStore(client: RedisClient, options: RedisStoreOptions = {}): DedupStore & StoreAdmin & RedisServer {
+export function redisStore(client: RedisClient, options: RedisStoreOptions = {}): DedupStore & Journal & StoreAdmin & RedisServer {
   return openStore(client, options);
 }
 
 /** The same. Tests break `scripts` on purpose. */
-export function openStore(client: RedisClient, options: RedisStoreOptions, scripts?: Scripts): DedupStore & StoreAdmin & RedisServer {
+export function openStore(
+  client: RedisClient,
+  options: RedisStoreOptions,
+  scripts?: Scripts,
+): DedupStore & Journal & StoreAdmin & RedisServer {
   const connection = connect(client);
   const { prefix = 'idempotent', shards = connection.isCluster ? 16 : 1, compact, allowEviction = false, wait } = options;
   const layout = layoutOf(prefix, shards, compact);
@@ -69,6 +75,7 @@ export function openStore(client: RedisClient, options: RedisStoreOptions, scrip
   return {
     ...leasedVerbs(layout, known, run),
     ...adminVerbs(connection, layout, known, run),
+    ...journalVerbs(layout, known, run),
     durability: () =>
       durabilityOf(connection, layout).catch((cause) => {
         throw storeError('its durability was read', cause);

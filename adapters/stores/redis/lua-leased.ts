@@ -112,6 +112,9 @@ while at <= #ARGV do
         ${compact ? "if state == 'k' then remember(sub(text, p + NAME + length + 1, p + size), sub(fields, n * 12 + 1, n * 12 + 12), sub(value, 33, 32 + WIDTH)) end" : ''}
       end
       call('PEXPIREAT', key, expiry)
+      if byte(value, 20) >= 2 then
+        if state == 'r' or state == 'p' then call('PEXPIREAT', journalOf(key), expiry) else call('UNLINK', journalOf(key)) end
+      end
     else
       local r = read(key)
       if r and r.token == token and string.find(endings[kind], r.state, 1, true) then

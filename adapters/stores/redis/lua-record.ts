@@ -5,7 +5,7 @@ import type { CompactLayout } from './layout.ts';
  *
  *    1     state: c claimed, r released, p parked, d completed, D completed with a result, k completed and in a bucket as well
  *    2     written at, 6 bytes      8  lease until, 6 bytes      14  retain for, 6 bytes      (milliseconds, of the server's clock)
- *   20     1 if orphaned           21  attempts, 4 bytes         25  fence, 7 bytes           32  length of the token
+ *   20     1 if orphaned, plus 2 if it has a journal (lua-journal.ts)     21  attempts, 4 bytes         25  fence, 7 bytes           32  length of the token
  *   33     fingerprint, then the token, then the result, or reason, detail and label after the lengths of the first two
  *
  * What an ending changes comes first, so that it is put before the rest as it is. Redis forgets the record by itself: its expiry is set with
@@ -18,7 +18,7 @@ import type { CompactLayout } from './layout.ts';
  */
 
 /** Fingerprints are text as they come, or bytes if they have to be short later. What stands for none can't be a fingerprint. */
-export const fingerprintWidth = (compact: boolean): number => (compact ? 18 : 22);
+const fingerprintWidth = (compact: boolean): number => (compact ? 18 : 22);
 
 /** The start of every script: KEYS[1] is the shard's fence, and in the name of each key of the shard. Lua has 1-based positions. */
 export function recordFunctions(compact: CompactLayout | undefined): string {
@@ -52,13 +52,13 @@ local function read(key)
   local writtenAt, leaseUntil, retainMs, orphaned, attempts, fence, length = unpack('>I6I6I6BI4I7B', value, 2)
   local state, last = sub(value, 1, 1), 32 + WIDTH + length
   local bodied = state == 'D' or state == 'p'
-  if not string.find('crpdDk', state, 1, true) or fence == 0 or orphaned > 1 or length == 0 or leaseUntil < writtenAt
+  if not string.find('crpdDk', state, 1, true) or fence == 0 or orphaned > 3 or length == 0 or leaseUntil < writtenAt
     or #value < last or (#value > last and not bodied) or (state == 'p' and #value < last + 8) then
     return nil, 'Expected a record as this library writes them'
   end
   return {
-    state = state, writtenAt = writtenAt, leaseUntil = leaseUntil, retainMs = retainMs, orphaned = orphaned, attempts = attempts,
-    fence = fence, fingerprint = sub(value, 33, 32 + WIDTH), token = sub(value, 33 + WIDTH, last), body = sub(value, last + 1),
+    state = state, writtenAt = writtenAt, leaseUntil = leaseUntil, retainMs = retainMs, orphaned = orphaned % 2, journal = orphaned >= 2,
+    attempts = attempts, fence = fence, fingerprint = sub(value, 33, 32 + WIDTH), token = sub(value, 33 + WIDTH, last), body = sub(value, last + 1),
   }
 end
 
@@ -71,10 +71,16 @@ local function differ(a, b)
   return a ~= b and a ~= NONE and b ~= NONE
 end
 
+local function journalOf(key)
+  return prefix .. '+' .. sub(key, #prefix + 1)
+end
+
 -- Every write of a record that was read ends here: it is kept for its retention from now, and never less than its lease.
 local function write(key, r, leaseMs, retainMs)
-  local times = pack('>I6I6I6BI4I7B', now, now + leaseMs, retainMs, r.orphaned, r.attempts, r.fence, #r.token)
-  call('SET', key, r.state .. times .. r.fingerprint .. r.token .. r.body, 'PXAT', whole(now + max(leaseMs, retainMs)))
+  local flags, expiry = r.orphaned + (r.journal and 2 or 0), whole(now + max(leaseMs, retainMs))
+  local times = pack('>I6I6I6BI4I7B', now, now + leaseMs, retainMs, flags, r.attempts, r.fence, #r.token)
+  call('SET', key, r.state .. times .. r.fingerprint .. r.token .. r.body, 'PXAT', expiry)
+  if r.journal then call('PEXPIREAT', journalOf(key), expiry) end
 end
 
 -- The index of parked records lives as long as the longest of them.

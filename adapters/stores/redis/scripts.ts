@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { CompactLayout } from './layout.ts';
 import { adminScripts } from './lua-admin.ts';
+import { journalScripts } from './lua-journal.ts';
 import { leasedScripts } from './lua-leased.ts';
 import { recordFunctions } from './lua-record.ts';
 
@@ -10,10 +11,10 @@ export interface Script {
   readonly sha: string;
 }
 
-export type ScriptName = keyof typeof leasedScripts | keyof typeof adminScripts;
+export type ScriptName = keyof typeof leasedScripts | keyof typeof adminScripts | keyof typeof journalScripts;
 export type Scripts = Readonly<Record<ScriptName, Script>>;
 
-const bodies: Readonly<Record<ScriptName, (compact: boolean) => string>> = { ...leasedScripts, ...adminScripts };
+const bodies: Readonly<Record<ScriptName, (compact: boolean) => string>> = { ...leasedScripts, ...adminScripts, ...journalScripts };
 
 /**
  * The scripts for a layout. `change` is for tests that break them.

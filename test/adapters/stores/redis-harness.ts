@@ -1,6 +1,7 @@
 import { type Cluster, Redis } from 'ioredis';
 import { openStore, type RedisClient, type RedisStoreOptions } from '../../../adapters/stores/redis/index.ts';
 import type { Scripts } from '../../../adapters/stores/redis/scripts.ts';
+import type { Journal } from '../../../src/effects/journal.ts';
 import type { DedupStore, StoreAdmin } from '../../../src/store.ts';
 import { retainMs } from '../../../src/testing/clauses/kit.ts';
 import type { StoreHarness } from '../../../src/testing/index.ts';
@@ -31,7 +32,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
     redis.call('SET', key, string.sub(value, 1, 1) .. struct.pack('>I6I6', writtenAt - ms, leaseUntil - ms) .. string.sub(value, 14), 'KEEPTTL')
   elseif kind == 'zset' then
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -ms, member) end
-  elseif kind == 'hash' then
+  elseif kind == 'hash' and string.sub(rest, 1, 1) ~= '+' then
     local entries = redis.call('HGETALL', key)
     for i = 1, #entries, 2 do
       redis.call('HSET', key, entries[i], struct.pack('>I5', struct.unpack('>I5', entries[i + 1]) - ms) .. string.sub(entries[i + 1], 6))
@@ -52,7 +53,7 @@ export interface RedisHarnessOptions extends Omit<RedisStoreOptions, 'prefix'> {
 
 export interface RedisHarness extends StoreHarness {
   readonly prefix: string;
-  readonly store: DedupStore & StoreAdmin;
+  readonly store: DedupStore & Journal & StoreAdmin;
   /** Another store of the same records, on the same client or another one. */
   beside(change?: RedisStoreOptions, client?: RedisClient): DedupStore & StoreAdmin;
 }
