@@ -38,8 +38,8 @@ export function watermark<Tx>(options: WatermarkOptions<Tx>): KafkaWatermark {
 /** A store that remembers offsets and nothing else. For `createReceiver` and for `kafka(receiver, { watermark })`, the same object. */
 export interface WatermarkOnlyStore<Tx> extends TransactionalStore<Tx>, KafkaWatermark {
   readonly perPartition: true;
-  /** A record that its producer sent twice has two offsets, and its handler runs twice. */
-  readonly producerDuplicates: 'handled twice';
+  /** A record that its producer sent twice has two offsets, and its handler may run twice. */
+  readonly producerDuplicates: 'not recognised';
 }
 
 /** Attempts are counted for so many keys whose handlers have failed. */
@@ -47,7 +47,7 @@ const countedKeys = 10_000;
 
 /**
  * The watermark as the only dedup: no records, no retention, one row for each group, topic and partition. Redeliveries are recognised, and they
- * alone. **What a producer sends twice is handled twice**, for it has two offsets; use `watermark` beside records where that matters. Attempts are
+ * alone. **What a producer sends twice may be handled twice**, for it has two offsets; use `watermark` beside records where that matters. Attempts are
  * counted in memory, so a message that kills its process is not parked.
  *
  * @throws ReceiverError `invalid-option`
@@ -62,7 +62,7 @@ export function watermarkOnly<Tx>(options: WatermarkOptions<Tx>): WatermarkOnlyS
     ...checked(options),
     exact: true,
     perPartition: true,
-    producerDuplicates: 'handled twice',
+    producerDuplicates: 'not recognised',
     advancing(tx) {
       const unit = units.get(tx);
       if (unit) unit.advanced = true;

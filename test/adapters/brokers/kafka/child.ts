@@ -28,6 +28,8 @@ export interface ChildTask {
   readonly sessionTimeout?: number;
   readonly maxAttempts?: number;
   readonly handlerMs?: number;
+  /** The handler throws once for each so many messages. */
+  readonly throwEvery?: number;
 }
 
 export type Border = 'in the handler' | 'after the effect' | 'before the commit' | 'after the commit' | 'after the offset';
@@ -65,6 +67,7 @@ consumer.on('consumer.commit_offsets', () => void at('after the offset'));
 
 const base = sqliteStore(db, { lockTimeoutMs: 20_000 });
 let handled: string | undefined;
+const thrown = new Set<string>();
 const store = {
   ...base,
   unit: ((work) =>
@@ -82,6 +85,11 @@ const store = {
 
 async function effect(tx: DatabaseSync, { id, key, n }: { id: string; key: string; n: number }): Promise<void> {
   handled = id;
+  if (task.throwEvery && n % task.throwEvery === 0 && !thrown.has(id)) {
+    thrown.add(id);
+    say('throw');
+    throw new Error('now and then');
+  }
   await at('in the handler', id);
   if (task.handlerMs) await pause(task.handlerMs);
   tx.prepare('insert into effects (id, key, n, pid) values (?, ?, ?, ?)').run(id, key, n, process.pid);

@@ -113,17 +113,22 @@ export async function rig({
       later(stop);
       return { consumer, adapter, errors, crashes, stop };
     },
-    /** Everything that is in a topic, oldest first within a partition. */
+    /** All that a reader with `read_committed` gets, up to a message that is written to each partition now. */
     async read(from: string): Promise<KafkaMessage[]> {
-      const ends = await admin.fetchTopicOffsets(from);
-      const total = ends.reduce((sum, { high, low }) => sum + Number(high) - Number(low), 0);
+      const end = unique('end');
+      const partitions = (await admin.fetchTopicOffsets(from)).map(({ partition }) => partition);
+      await producer.send({ topic: from, messages: partitions.map((partition) => ({ value: end, partition })) });
       const found: KafkaMessage[] = [];
-      if (total === 0) return found;
-      const consumer = client.consumer({ groupId: unique('reader'), maxWaitTimeInMs: 100 });
+      let ended = 0;
+      const consumer = client.consumer({ groupId: end, maxWaitTimeInMs: 100 });
       await consumer.connect();
       await consumer.subscribe({ topics: [from], fromBeginning: true });
-      await consumer.run({ autoCommit: false, eachMessage: async ({ message }) => void found.push(message) });
-      await until(() => found.length >= total, `${total} messages of ${from}`);
+      const eachMessage = async ({ message }: { message: KafkaMessage }) => {
+        if (message.value?.toString() === end) ended++;
+        else if (!message.value?.toString().startsWith('end_')) found.push(message);
+      };
+      await consumer.run({ autoCommit: false, eachMessage });
+      await until(() => ended === partitions.length, `the end of ${from}: is a transaction left open?`);
       await consumer.disconnect();
       return found;
     },

@@ -1,0 +1,101 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { Partitioners } from 'kafkajs';
+import { describe, expect, it } from 'vitest';
+import { type KafkaTransactionsOptions, type KafkaTx, kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
+import { createReceiver, header, TerminalError } from '../../../../src/index.ts';
+import { unique } from '../../../support/unique.ts';
+import { ids, later, type Rig, rig, until, type WorkerOptions } from './rig.ts';
+
+const createPartitioner = Partitioners.DefaultPartitioner;
+
+async function place({ partitions = 1 } = {}) {
+  const at = await rig({ partitions });
+  const output = await at.newTopic(partitions);
+  const names = { groupId: at.groupId, dedupLog: unique('log') };
+  const publish = ({ id }: { id: string }, { tx, message }: { tx: KafkaTx; message: any }) =>
+    tx.publish(output, { key: id, value: id, partition: message.partition });
+
+  async function worker(
+    handler: (payload: { id: string }, context: any) => unknown = publish,
+    options: WorkerOptions & { store?: Partial<KafkaTransactionsOptions>; receiver?: object } = {},
+  ) {
+    const { store: storeOptions, receiver: receiverOptions, ...more } = options;
+    const transactions = kafkaTransactions({ kafka: at.client, ...names, createPartitioner, ...storeOptions });
+    later(() => transactions.close());
+    const receiver = createReceiver(
+      {
+        scope: 'test',
+        key: header('message-id'),
+        store: transactions,
+        backoff: { firstMs: 50 },
+        groupSize: 50,
+        cacheSize: 0,
+        ...receiverOptions,
+      },
+      handler,
+    );
+    return at.worker(receiver, { transactions, maxInFlight: 100, ...more });
+  }
+
+  return { ...at, output, worker, publish, published: async () => (await at.read(output)).map(({ value }) => value!.toString()) };
+}
+
+const isCommitted = ({ committed }: Pick<Rig, 'committed'>, offset: number, partition = 0) =>
+  until(async () => (await committed(partition)) === offset, `offset ${offset} of ${partition} to be committed`);
+
+describe('with a store whose transactions commit the offsets', () => {
+  it('offsets commit with what handlers publish, and by no request of the consumer', async () => {
+    const it = await place();
+    await it.produce(ids(300).flatMap((id, i) => [{ id, key: `k${i % 9}` }, ...(i % 10 === 0 ? [{ id, key: `k${i % 9}` }] : [])]));
+    const { consumer, errors } = await it.worker();
+    let commits = 0;
+    consumer.on('consumer.commit_offsets', () => void commits++);
+    await isCommitted(it, 330);
+    expect(await it.published()).toHaveLength(300);
+    expect((await it.published()).toSorted()).toEqual(ids(300).toSorted());
+    expect(commits).toBe(0);
+    expect(errors).toEqual([]);
+  });
+
+  it('a message that failed and one that can never succeed hold their offsets until they are done, and no transaction passes them', async () => {
+    const it = await place();
+    let failures = 2;
+    const dead: string[] = [];
+    await it.produce(ids(60).map((id) => ({ id })));
+    await it.worker(
+      (payload, context) => {
+        if (payload.id === 'm20' && failures-- > 0) throw new TypeError('again');
+        if (payload.id === 'm30') throw new TerminalError('never');
+        it.publish(payload, context);
+      },
+      {
+        deadLetter: async ({ record }) => {
+          await pause(300);
+          dead.push(record.headers['message-id']!);
+        },
+      },
+    );
+    await isCommitted(it, 60);
+    expect(dead).toEqual(['m30']);
+    expect((await it.published()).toSorted()).toEqual(
+      ids(60)
+        .filter((id) => id !== 'm30')
+        .toSorted(),
+    );
+  });
+
+  it('a rebalance in the middle of batches publishes each message once', async () => {
+    const it = await place({ partitions: 2 });
+    const slow = async (payload: { id: string }, context: any) => {
+      await pause(4);
+      it.publish(payload, context);
+    };
+    await it.produce(ids(600).map((id, i) => ({ id, partition: i % 2 })));
+    await it.worker(slow);
+    await until(async () => (await it.committed(0)) > 0, 'the first to have committed');
+    await it.worker(slow);
+    await isCommitted(it, 300, 0);
+    await isCommitted(it, 300, 1);
+    expect((await it.published()).toSorted()).toEqual(ids(600).toSorted());
+  });
+});
