@@ -47,7 +47,7 @@ order by r.written_at, r.key limit $1`,
       const expires = `${now} + (expires_at - written_at)`;
       const found = await rows(
         `update ${records} set state = ${released}, attempts = 0, reason = null, detail = null, label = null, lease_until = ${now}, written_at = ${now},
-  expires_at = ${expires}, expires_hour = ${bucketOf(`(${expires})`)}
+  expires_at = ${expires}, expires_minute = ${bucketOf(`(${expires})`)}
 where key = $1 and state = ${parked} and expires_at > ${now} returning key`,
         [keyToBytes(key)],
       );

@@ -28,8 +28,8 @@ export function leasedVerbs(pool: PgQueryable, names: Names, limits: StatementLi
   const purgeSql = `with ${first}
 delete from ${names.records} where ctid = any (array(
   select r.ctid from first, ${names.records} r
-  where r.expires_hour <= ${bucketOf('statement_timestamp()')} and r.expires_at <= statement_timestamp() and r.lease_until <= statement_timestamp()
-  order by r.expires_hour limit $1 for update of r skip locked))`;
+  where r.expires_minute <= ${bucketOf('statement_timestamp()')} and r.expires_at <= statement_timestamp() and r.lease_until <= statement_timestamp()
+  order by r.expires_minute limit $1 for update of r skip locked))`;
 
   /** Sends a statement that may be sent again: it acts for tokens, or on nothing but what has expired. */
   async function send(sql: string, values: readonly unknown[]): Promise<readonly any[]> {
@@ -129,7 +129,7 @@ ends as (
 ended as (
   update ${records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
     attempts = r.attempts - case when e.counted then 0 else 1 end, lease_until = ${now}, written_at = ${now}, expires_at = e.expires_at,
-    expires_hour = ${bucketOf('e.expires_at')}
+    expires_minute = ${bucketOf('e.expires_at')}
   from ends e
   where r.key = e.key and r.token = e.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
   returning r.key
@@ -174,7 +174,7 @@ holds as (
 ),
 extended as (
   update ${records} r set lease_until = ${now} + h.lease_ms * interval '1 ms', written_at = ${now}, expires_at = ${expires},
-    expires_hour = ${bucketOf(`(${expires})`)}
+    expires_minute = ${bucketOf(`(${expires})`)}
   from holds h
   where r.key = h.key and r.token = h.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
   returning r.key

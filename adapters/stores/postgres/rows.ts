@@ -41,54 +41,63 @@ export function columnsOf(asks: readonly Ask[]): unknown[] {
 }
 
 /**
- * Takes the keys that are free, and tells what is known of the others as it was when the statement began. `state` is what a taken key
- * becomes: claimed, or completed inside of a unit. `first` are common table expressions, of which that named `first` has one row and is run before
- * anything is locked; its columns are answered too.
+ * Takes the keys that are free, and tells what is known of the others as it was when the statement began: those it only reads, so that copies of
+ * what is done neither wait for anybody nor write. `state` is what a taken key becomes: claimed, or completed inside of a unit. `first` are common
+ * table expressions, of which that named `first` has one row and is run before anything is locked; its columns are answered too.
  *
  * A fence is drawn where the row is written, so that it is greater than any that the row has had. Parameters: those of `columnsOf`.
  */
 export function takeSql({ records, fenceLiteral }: Names, state: typeof claimed | typeof completed, first: string): string {
-  const now = 'statement_timestamp()';
   const leaseMs = state === claimed ? 'lease_ms' : '0';
   return `with ${first},
-ask as (
-  select a.*, ${now} + ${leaseMs} * interval '1 ms' as lease_until, ${now} + greatest(${leaseMs}, retain_ms) * interval '1 ms' as expires_at
-  from first, unnest($1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[])
-    with ordinality as a(key, fingerprint, token, lease_ms, retain_ms, at)
+seen as materialized (
+  select r.*, a.*, ${now} + ${leaseMs} * interval '1 ms' as new_lease, ${now} + greatest(${leaseMs}, retain_ms) * interval '1 ms' as new_expiry
+  from first cross join unnest($1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[])
+    with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
+  left join ${records} r on r.key = a.asked_key
 ),
 taken as (
-  insert into ${records} as r (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_hour)
-  select key, fingerprint, ${state}::smallint, token, nextval(${fenceLiteral}), 1, false, lease_until, ${now}, expires_at, ${bucketOf('expires_at')}
-  from ask order by key
+  insert into ${records} as r (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_minute)
+  select asked_key, asked_fingerprint, ${state}::smallint, asked_token, nextval(${fenceLiteral}), 1, false, new_lease, ${now}, new_expiry,
+    ${bucketOf('new_expiry')}
+  from seen where key is null or ${isFree('seen', 'asked_fingerprint', 'asked_token')} order by asked_key
   on conflict (key) do update set
-    fingerprint = case when r.expires_at <= ${now} or (r.fingerprint = '' and not (${own})) then excluded.fingerprint else r.fingerprint end,
+    fingerprint = case when r.expires_at <= ${now} or r.fingerprint = '' then excluded.fingerprint else r.fingerprint end,
     state = excluded.state,
     token = excluded.token,
     fence = case when ${own} then r.fence else nextval(${fenceLiteral}) end,
     attempts = case when r.expires_at <= ${now} then 1 when ${own} then r.attempts else r.attempts + 1 end,
     orphaned = case when r.expires_at <= ${now} then false when ${own} then r.orphaned else r.state = ${claimed} end,
     lease_until = excluded.lease_until, written_at = excluded.written_at, expires_at = excluded.expires_at,
-    expires_hour = excluded.expires_hour, result = null, reason = null, detail = null, label = null
-  where r.expires_at <= ${now} or (
-    (r.fingerprint = '' or excluded.fingerprint = '' or r.fingerprint = excluded.fingerprint)
-    and (r.state = ${released} or (r.state = ${claimed} and (r.token = excluded.token or r.lease_until <= ${now}))))
+    expires_minute = excluded.expires_minute, result = null, reason = null, detail = null, label = null
+  where ${isFree('r', 'excluded.fingerprint', 'excluded.token')}
   returning r.key, r.fence, r.attempts, r.orphaned
 )
-select taken.key is not null as taken, coalesce(taken.fence, r.fence) as fence, coalesce(taken.attempts, r.attempts) as attempts,
-  coalesce(taken.orphaned, r.orphaned) as orphaned, ${seenColumns('r')}, first.*
-from ask cross join first left join taken using (key) left join ${records} r on r.key = ask.key
-order by ask.at`;
+select taken.key is not null as taken, coalesce(taken.fence, seen.fence) as fence, coalesce(taken.attempts, seen.attempts) as attempts,
+  coalesce(taken.orphaned, seen.orphaned) as orphaned, ${seenColumns('seen')}, first.*
+from seen cross join first left join taken on taken.key = seen.asked_key
+order by at`;
 }
 
+/** All that a statement decides by time, it decides for the moment at which it began. */
+const now = 'statement_timestamp()';
+
 /** The row is this very claim: it was asked before, and the answer got lost. */
-const own = `r.state = ${claimed} and r.token = excluded.token and r.expires_at > statement_timestamp()`;
+const own = `r.state = ${claimed} and r.token = excluded.token and r.expires_at > ${now}`;
+
+/** Whether the row may be taken by who asks. It is asked twice: of what is seen, and again of what is there when the row has been locked. */
+function isFree(r: string, fingerprint: string, token: string): string {
+  return `(${r}.expires_at <= ${now} or (
+    ${isSound(r)} and (${r}.fingerprint = '' or ${fingerprint} = '' or ${r}.fingerprint = ${fingerprint})
+    and (${r}.state = ${released} or (${r}.state = ${claimed} and (${r}.token = ${token} or ${r}.lease_until <= ${now})))))`;
+}
 
 /** What of a row tells its answer. Times as milliseconds from now. */
 export function seenColumns(r: string): string {
   const ms = (interval: string) => `(extract(epoch from ${interval}) * 1000)::float8`;
   return `${r}.fingerprint, ${r}.state, ${r}.result, ${r}.reason, ${r}.detail,
-  ${ms(`statement_timestamp() - ${r}.written_at`)} as age_ms, ${ms(`${r}.lease_until - statement_timestamp()`)} as lease_ms,
-  ${ms(`${r}.expires_at - statement_timestamp()`)} as expires_ms`;
+  ${ms(`${now} - ${r}.written_at`)} as age_ms, ${ms(`${r}.lease_until - ${now}`)} as lease_ms,
+  ${ms(`${r}.expires_at - ${now}`)} as expires_ms`;
 }
 
 /** Text as the table holds it: bytes in UTF-8. */

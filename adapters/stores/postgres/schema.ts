@@ -31,10 +31,10 @@ export function namesOf({ schema = 'idempotent_receiver' }: SchemaOptions): Name
 }
 
 /**
- * Expiry in whole hours, for the purge. Unlike the time itself it mostly stays the same when a claim is settled, so that the update touches no
+ * Expiry in whole minutes, for the purge. Unlike the time itself it mostly stays the same when a claim is settled, so that the update touches no
  * index (a "heap-only tuple").
  */
-export const bucketOf = (at: string): string => `ceil(extract(epoch from ${at}) / 3600)::integer`;
+export const bucketOf = (at: string): string => `ceil(extract(epoch from ${at}) / 60)::integer`;
 
 /** What each version of the schema adds to the one before. */
 function steps({ records, fence, guard }: Names): readonly string[] {
@@ -52,7 +52,7 @@ create table ${records} (
   lease_until timestamptz not null,
   written_at timestamptz not null,
   expires_at timestamptz not null,
-  expires_hour integer not null,
+  expires_minute integer not null,
   result bytea,
   -- Texts as bytes in UTF-8, because text can't hold a NUL.
   reason bytea,
@@ -60,7 +60,7 @@ create table ${records} (
   label bytea
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-create index records_expiry on ${records} (expires_hour);
+create index records_expiry on ${records} (expires_minute);
 create index records_parked on ${records} (written_at, key) where state = 4;
 
 -- A row that is there when a unit's transaction commits is a violation: a handler that commits by itself fails, instead of tearing the unit apart.

@@ -76,7 +76,7 @@ armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from f
     ),
     settle: `update ${names.records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
   attempts = e.attempts, lease_until = ${now}, written_at = ${now}, expires_at = ${now} + e.retain_ms * interval '1 ms',
-  expires_hour = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
+  expires_minute = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
 from unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::integer[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
   as e(key, token, state, retain_ms, attempts, result, reason, detail, label)
 where r.key = e.key and r.token = e.token`,

@@ -50,7 +50,7 @@ export async function age(pool: pg.Pool, schema: string, ms: number): Promise<vo
   const by = `interval '${ms} ms'`;
   await pool.query(
     `update ${schema}.records set lease_until = lease_until - ${by}, written_at = written_at - ${by}, expires_at = expires_at - ${by},
-     expires_hour = ceil(extract(epoch from expires_at - ${by}) / 3600)`,
+     expires_minute = ceil(extract(epoch from expires_at - ${by}) / 60)`,
   );
 }
 
