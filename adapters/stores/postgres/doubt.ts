@@ -9,6 +9,8 @@ import type { Names } from './schema.ts';
 export interface Probe {
   /** The transaction's id, an `xid8` as text. */
   readonly xid: string;
+  /** The server's process that runs it. */
+  readonly pid: number;
   /** One of its records. */
   readonly key: Key;
   readonly token: string;
@@ -35,6 +37,8 @@ export async function settleDoubt(pool: PgQueryable, names: Names, world: World,
         [probe.xid, keyToBytes(probe.key), probe.token],
       );
       const { status, recorded } = rows[0] as { status: string | null; recorded: boolean };
+      // Its connection may be half open, and the server wait for the rest of it. Ended, it is one or the other.
+      if (status === 'in progress' && asked > 0) await pool.query(endSql, [probe.pid, probe.xid]);
       if (recorded && status !== 'in progress') return;
       if (status === 'aborted') throw new NotCommitted();
       if (status !== 'in progress') throw inDoubt(error, `the server says ${status ?? 'nothing'}, and its record is not there`);
@@ -46,6 +50,10 @@ export async function settleDoubt(pool: PgQueryable, names: Names, world: World,
   }
   throw inDoubt(error, String(why));
 }
+
+/** Ends a server's process, if it still runs this very transaction. One's own role may do that. */
+const endSql = `select pg_terminate_backend(pid) from pg_stat_activity
+where pid = $1 and backend_xid::text::numeric = $2::text::numeric % 4294967296`;
 
 class NotCommitted extends Error {}
 

@@ -17,11 +17,29 @@ const mostTries = 8;
 /** What a key is answered that another transaction holds: it will not take long, but nobody knows how long. */
 export const lockedMs = 1_000;
 
-/** The leased way: each verb is one statement for its whole batch, unless it meets others. */
-export function leasedVerbs(pool: PgQueryable, names: Names, limits: StatementLimits, ready: () => Promise<void>): DedupStore {
-  const first = `first as materialized (select set_config('lock_timeout', '${limits.lockTimeoutMs}', true),
+/** The first common table expression of each statement. */
+export const settingsSql = (limits: StatementLimits): string =>
+  `first as materialized (select set_config('lock_timeout', '${limits.lockTimeoutMs}', true),
   set_config('statement_timeout', '${limits.statementTimeoutMs}', true),
   set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, true))`;
+
+/** Sends statements that may be sent again: they act for tokens, or on nothing but what has expired. */
+export function sender(pool: PgQueryable): (sql: string, values: readonly unknown[]) => Promise<readonly any[]> {
+  return async (sql, values) => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return (await pool.query(sql, values)).rows;
+      } catch (error) {
+        if (!isConflict(error) || tries >= mostTries) throw error;
+      }
+    }
+  };
+}
+
+/** The leased way: each verb is one statement for its whole batch, unless it meets others. */
+export function leasedVerbs(pool: PgQueryable, names: Names, limits: StatementLimits, ready: () => Promise<void>): DedupStore {
+  const send = sender(pool);
+  const first = settingsSql(limits);
   const claimSql = takeSql(names, claimed, first);
   const settle = settleSql(names, first);
   const extend = extendSql(names, first);
@@ -30,17 +48,6 @@ delete from ${names.records} where ctid = any (array(
   select r.ctid from first, ${names.records} r
   where r.expires_minute <= ${bucketOf('statement_timestamp()')} and r.expires_at <= statement_timestamp() and r.lease_until <= statement_timestamp()
   order by r.expires_minute limit $1 for update of r skip locked))`;
-
-  /** Sends a statement that may be sent again: it acts for tokens, or on nothing but what has expired. */
-  async function send(sql: string, values: readonly unknown[]): Promise<readonly any[]> {
-    for (let tries = 1; ; tries++) {
-      try {
-        return (await pool.query(sql, values)).rows;
-      } catch (error) {
-        if (!isConflict(error) || tries >= mostTries) throw error;
-      }
-    }
-  }
 
   /** Keys that another transaction holds must not keep the others from their answer: the batch is halved until they are alone. */
   async function take(asks: readonly Ask[]): Promise<Answer[]> {

@@ -1,5 +1,6 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import { identifier, type PgClient, type PgPool, type PgQueryable, sqlState } from './client.ts';
+import { type OutboxNames, outboxNames, outboxStep } from './outbox-schema.ts';
 
 /** Where the store's tables are. */
 export interface SchemaOptions {
@@ -8,11 +9,12 @@ export interface SchemaOptions {
 }
 
 /** The quoted names of everything that the store has in the database. */
-export interface Names {
+export interface Names extends OutboxNames {
   readonly schema: string;
   readonly records: string;
   readonly fence: string;
   readonly guard: string;
+  readonly journal: string;
   readonly meta: string;
   /** As a string literal, for `nextval`. */
   readonly fenceLiteral: string;
@@ -25,8 +27,10 @@ export function namesOf({ schema = 'idempotent_receiver' }: SchemaOptions): Name
     records: `${quoted}.records`,
     fence: `${quoted}.fence`,
     guard: `${quoted}.guard`,
+    journal: `${quoted}.journal`,
     meta: `${quoted}.meta`,
     fenceLiteral: `'${quoted}.fence'`,
+    ...outboxNames(quoted),
   };
 }
 
@@ -37,7 +41,8 @@ export function namesOf({ schema = 'idempotent_receiver' }: SchemaOptions): Name
 export const bucketOf = (at: string): string => `ceil(extract(epoch from ${at}) / 60)::integer`;
 
 /** What each version of the schema adds to the one before. */
-function steps({ records, fence, guard }: Names): readonly string[] {
+function steps(names: Names): readonly string[] {
+  const { records, fence, guard } = names;
   return [
     `create sequence ${fence};
 
@@ -68,11 +73,12 @@ create table ${guard} (
   unit bigint primary key,
   never bigint references ${guard} (unit) deferrable initially deferred
 ) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);`,
+    outboxStep(names),
   ];
 }
 
 /** The version of the schema that this code needs. */
-export const schemaVersion = 1;
+export const schemaVersion = 2;
 
 /**
  * The migration as text, for those who run their own: makes the tables, or brings them to this version. Safe to run again, and by several at

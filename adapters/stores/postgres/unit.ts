@@ -32,18 +32,28 @@ export function transactionalUnit<Client extends PgClient>(
     // What breaks the connection is told by the statement that meets it.
     const ignore = () => {};
     client.on?.('error', ignore);
+    let given = false;
+    const giveBack = () => {
+      if (given) return;
+      given = true;
+      unit.unwatch();
+      client.off?.('error', ignore);
+      client.release(unit.broken);
+    };
     try {
       await unit.begin();
       const result = await work(unit);
-      await unit.commit((error) => settleDoubt(pool, names, world, unit.probe, error));
+      await unit.commit((error) => {
+        // A transaction that the COMMIT has not reached ends with its connection.
+        giveBack();
+        return settleDoubt(pool, names, world, unit.probe, error);
+      });
       return result;
     } catch (error) {
       await unit.rollBack();
       throw error;
     } finally {
-      client.off?.('error', ignore);
-      unit.unwatch();
-      client.release(unit.broken);
+      giveBack();
     }
   };
 }
@@ -71,7 +81,7 @@ savepoint idempotent_message`,
     record: takeSql(
       names,
       completed,
-      `first as materialized (select pg_current_xact_id()::text as xid),
+      `first as materialized (select pg_current_xact_id()::text as xid, pg_backend_pid() as pid),
 armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from first on conflict do nothing)`,
     ),
     settle: `update ${names.records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
@@ -99,7 +109,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   readonly #watch: Watch;
   readonly #sql: UnitSql;
   readonly #own = new Map<Key, Own>();
-  #xid: string | undefined;
+  #transaction: Pick<Probe, 'xid' | 'pid'> | undefined;
   /** Why nothing of this unit may commit. */
   #failed: Error | undefined;
   /** The savepoint is new: nothing has been written since. */
@@ -115,7 +125,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
 
   get probe(): Probe | undefined {
     const [first] = this.#own.values();
-    return this.#xid === undefined || !first ? undefined : { xid: this.#xid, key: first.ask.key, token: first.ask.token };
+    return this.#transaction && first && { ...this.#transaction, key: first.ask.key, token: first.ask.token };
   }
 
   /** The connection is as it was given. */
@@ -200,7 +210,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#ended = true;
     let results: PgResult | readonly PgResult[];
     try {
-      results = await this.#watch.query(this.#xid === undefined ? 'commit' : this.#sql.commit(this.#xid));
+      results = await this.#watch.query(this.#transaction ? this.#sql.commit(this.#transaction.xid) : 'commit');
     } catch (error) {
       if (!isDoubtful(error)) throw this.#failed ?? (sqlState(error) === '22012' ? this.#tornApart(error) : error);
       this.broken = new Error('A COMMIT on this connection got no answer', { cause: error });
@@ -228,7 +238,8 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
       try {
         const answers = await untilKnown(asks, async (open) => {
           const { rows } = await this.#watch.query(this.#sql.record, columnsOf(open));
-          this.#xid = (rows[0] as { xid: string }).xid;
+          const { xid, pid } = rows[0] as { xid: string; pid: number };
+          this.#transaction = { xid, pid };
           return (rows as Taken[]).map((row, i) => answerOf(open[i]!, row));
         });
         this.#fresh = false;
