@@ -25,6 +25,7 @@ export type {
 export type { PublishContext } from './effects/publishing.ts';
 export { type Relay, type RelayOptions, relay } from './effects/relay.ts';
 export { type RunSaga, type Saga, type SagaStepOptions, SagaUndone } from './effects/saga.ts';
+export type { SqlTx } from './effects/sql.ts';
 export type { Confirm, Confirmed, Step, StepCall, StepOptions } from './effects/step.ts';
 export { type Steps, type StepsOptions, type StepsRun, steps } from './effects/steps.ts';
 /** Errors. A handler throws `TerminalError` or `RetryAfter` to decide what becomes of its message. */

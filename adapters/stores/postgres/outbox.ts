@@ -1,0 +1,243 @@
+import { realWorld, type World } from '../../../src/clock.ts';
+import {
+  checkDestinations,
+  type Due,
+  type Fate,
+  noTransaction,
+  type Outbox,
+  type OutboxAdmin,
+  type OutboxQueue,
+  outgoingOf,
+} from '../../../src/effects/outbox.ts';
+import type { SqlTx } from '../../../src/effects/sql.ts';
+import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
+import type { PgClient, PgPool, PgResult } from './client.ts';
+import { outboxAdmin } from './outbox-admin.ts';
+import { shardOf, shards } from './outbox-schema.ts';
+import { checker, type Names, namesOf, type SchemaOptions } from './schema.ts';
+
+/** Options of {@link postgresOutbox}. */
+export interface PostgresOutboxOptions<Name extends string> extends SchemaOptions {
+  /** The names that messages may be published for. A relay says where each of them is. */
+  readonly destinations: readonly Name[];
+  /**
+   * Whether a relay is woken by NOTIFY as soon as something was published, instead of looking now and then. It needs a connection of its own, which
+   * PgBouncer in transaction mode does not have. Postgres lets transactions that notify commit one after another. Default: false.
+   */
+  readonly notify?: boolean;
+  /** How long a relay may take to send what it has taken, in milliseconds, before others send it too. Default: 60,000. */
+  readonly leaseMs?: number;
+  /** Batches that a relay sends to one destination at the same time, each on a connection of its own. Default: 2. */
+  readonly takesAtOnce?: number;
+  /** As in `postgresStore`. Default: false. */
+  readonly allowDataLoss?: boolean;
+  /** Chance. Default: the machine's. */
+  readonly world?: World;
+}
+
+/** What one take brings into memory at most, but for a message that is longer by itself. */
+const maxTakeBytes = 4_194_304;
+/** Of one INSERT: parameters are counted in 16 bits. */
+const maxRows = 1_000;
+
+/**
+ * An outbox in PostgreSQL 14 or later, in the schema of the store. `publish` takes the client that has the transaction open (a pg `Client`, `ctx.tx`),
+ * or a transaction of an ORM by way of `idempotent-receiver/sql`. `pool` is for the relay. Run `migrate(pool)` before, at deployment.
+ *
+ * Relays hold locks on shards, which end with their connections: a killed one's messages are sent by others at once, those of one that hangs after
+ * `leaseMs`. What was sent is deleted in the transaction that holds the lock.
+ *
+ * @throws ReceiverError `invalid-option`
+ */
+export function postgresOutbox<const Name extends string, Client extends PgClient>(
+  pool: PgPool<Client>,
+  options: PostgresOutboxOptions<Name>,
+): Outbox<SqlTx, Name> & OutboxQueue<Name> & OutboxAdmin {
+  if (typeof pool?.query !== 'function' || typeof pool.connect !== 'function') refuseOption('pool', 'a pg Pool', pool);
+  const { destinations, notify = false, allowDataLoss = false, world = realWorld } = options;
+  checkDestinations(destinations);
+  const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 60_000, { atLeast: 100, atMost: 86_400_000, integer: true });
+  const takesAtOnce = expectNumber('takesAtOnce', options.takesAtOnce ?? 2, { atLeast: 1, atMost: shards, integer: true });
+  const names = namesOf(options);
+  const ready = checker(pool, names, { allowDataLoss });
+  const known = new Map<Name, Promise<unknown>>();
+  const sql = sqlOf(names, leaseMs);
+  /** Where the next take begins to look, so that all shards have their turn. */
+  let turn = Math.floor(world.random.number() * shards);
+
+  async function prepare(destination: Name): Promise<void> {
+    await ready();
+    const made = known.get(destination) ?? pool.query(sql.makeShards, [destination]);
+    known.set(destination, made);
+    await made.catch((error: unknown) => {
+      known.delete(destination);
+      throw error;
+    });
+  }
+
+  /** Begins a transaction and takes the lock of a shard that has messages. */
+  async function begin(client: Client, destination: Name, tried: readonly number[]): Promise<number | undefined> {
+    turn = (turn + 1) % shards;
+    const results = (await client.query(sql.begin(destination, turn, tried))) as unknown as readonly PgResult[];
+    return results.at(-1)!.rows[0]?.shard;
+  }
+
+  async function finish(client: Client, destination: Name, shard: number, rows: readonly Row[], fates: readonly Fate[]): Promise<void> {
+    const sent: string[] = [];
+    for (const [i, { position }] of rows.entries()) {
+      const fate = fates[i]!;
+      const row = [destination, shard, position];
+      if (fate.as === 'sent') sent.push(position);
+      if (fate.as === 'again') await client.query(sql.setAside, [...row, fate.afterMs, Number(fate.counted)]);
+      if (fate.as === 'parked') await client.query(sql.park, [...row, fate.reason]);
+    }
+    if (sent.length > 0) await client.query(sql.remove, [destination, shard, sent]);
+    const { command } = await client.query('commit');
+    if (command !== undefined && command !== 'COMMIT')
+      throw new ReceiverError('store', `Expected the relay's transaction to commit, got ${command}`);
+  }
+
+  async function takeOn(
+    client: Client,
+    destination: Name,
+    limit: number,
+    send: (messages: readonly Due[]) => Promise<readonly Fate[]>,
+  ): Promise<number> {
+    const tried: number[] = [];
+    for (let shard = await begin(client, destination, tried); shard !== undefined; shard = await begin(client, destination, tried)) {
+      // After the lock, so that what its last owner has deleted is not seen any more.
+      const rows = (await client.query(sql.select, [destination, shard, limit, maxTakeBytes])).rows as Row[];
+      if (rows.length > 0) {
+        await finish(client, destination, shard, rows, await send(rows.map(dueOf)));
+        return rows.length;
+      }
+      // All of them are set aside.
+      tried.push(shard);
+      await client.query('rollback');
+    }
+    await client.query('rollback');
+    return 0;
+  }
+
+  return {
+    destinations,
+    takesAtOnce,
+    ...outboxAdmin(pool, names, ready),
+
+    async publish(tx, destination, given) {
+      const messages = outgoingOf(destinations, destination, given, world.random.token);
+      if (isIdle(tx)) throw noTransaction();
+      for (let at = 0; at < messages.length; at += maxRows) {
+        const rows = messages.slice(at, at + maxRows);
+        const values = rows.flatMap(({ id, orderingKey = null, body, headers }) => [
+          shardOf(orderingKey ?? id),
+          orderingKey,
+          id,
+          body,
+          JSON.stringify(headers),
+        ]);
+        await tx.query(sql.insert(rows.length, notify), [destination, ...values]);
+      }
+    },
+
+    async take(destination, limit, send) {
+      await prepare(destination);
+      const client = await pool.connect();
+      let broken: Error | undefined;
+      // What breaks the connection is told by the statement that meets it.
+      const ignore = () => {};
+      client.on?.('error', ignore);
+      try {
+        return await takeOn(client, destination, limit, send);
+      } catch (error) {
+        // With the connection its transaction ends, whatever state it is in.
+        broken = error instanceof Error ? error : new Error(String(error));
+        throw error;
+      } finally {
+        client.off?.('error', ignore);
+        client.release(broken);
+      }
+    },
+
+    ...(notify && { listen: (wake, signal) => listen(pool, names, wake, signal) }),
+  };
+}
+
+/** Whether it is known that no transaction is open. */
+function isIdle(tx: SqlTx): boolean {
+  const { getTransactionStatus } = tx as Partial<PgClient>;
+  return 'totalCount' in tx || (typeof getTransactionStatus === 'function' && getTransactionStatus.call(tx) === 'I');
+}
+
+function sqlOf(names: Names, leaseMs: number) {
+  const { outbox, outboxShards, outboxParked, outboxChannel } = names;
+  const what = 'destination, shard, ordering_key, id, body, headers';
+  const row = 'destination = $1 and shard = $2 and position = $3';
+  const types = ['smallint', 'text', 'text', 'bytea', 'text'];
+  return {
+    makeShards: `insert into ${outboxShards} (destination, shard) select $1::text, generate_series(0, ${shards - 1}) on conflict do nothing`,
+
+    /** Names of destinations have no quotes in them. The commit need not be durable: what it forgets is sent again. */
+    begin: (destination: string, turn: number, tried: readonly number[]) => `begin isolation level read committed;
+set local synchronous_commit = off; set local idle_in_transaction_session_timeout = ${leaseMs};
+select shard from ${outboxShards} s where destination = '${destination}' and shard <> all ('{${tried.join()}}')
+  and exists (select from ${outbox} o where o.destination = s.destination and o.shard = s.shard)
+order by (shard + ${shards - turn}) % ${shards} limit 1 for update skip locked`,
+
+    // As many as fit, and one that does not.
+    select: `select position, ordering_key, id, body, headers, failures from (
+  select *, sum(coalesce(octet_length(body), 0)) over (order by position) - coalesce(octet_length(body), 0) as before from (
+    select * from ${outbox} o
+    where destination = $1 and shard = $2 and (retry_at is null or retry_at <= statement_timestamp()) and not exists (
+      select from ${outbox} w where w.destination = o.destination and w.shard = o.shard and w.ordering_key = o.ordering_key
+        and w.retry_at > statement_timestamp() and w.position < o.position)
+    order by position limit $3
+  ) due
+) counted where before < $4 order by position`,
+
+    remove: `delete from ${outbox} where destination = $1 and shard = $2 and position = any ($3::bigint[])`,
+    setAside: `update ${outbox} set retry_at = statement_timestamp() + $4 * interval '1 ms', failures = failures + $5 where ${row}`,
+    park: `with gone as (delete from ${outbox} where ${row} returning *)
+insert into ${outboxParked} (${what}, published_at, failures, reason) select ${what}, published_at, failures + 1, $4 from gone`,
+
+    /** Parameters: the destination, then five for each row. */
+    insert(count: number, notify: boolean): string {
+      let at = 1;
+      const rows = Array.from({ length: count }, () => `($1::text, ${types.map((type) => `$${++at}::${type}`).join(', ')})`);
+      const insert = `insert into ${outbox} (${what}) values ${rows.join(', ')}`;
+      return notify ? `with written as (${insert}) select pg_notify(${outboxChannel}, $1)::text` : insert;
+    },
+  };
+}
+
+interface Row {
+  readonly position: string;
+  readonly ordering_key: string | null;
+  readonly id: string;
+  readonly body: Buffer | null;
+  readonly headers: string;
+  readonly failures: number;
+}
+
+function dueOf({ id, ordering_key, body, headers, failures }: Row): Due {
+  return { id, orderingKey: ordering_key ?? undefined, body, headers: JSON.parse(headers), failures };
+}
+
+/** Waits on a connection of its own until `signal` is aborted or the connection breaks. */
+async function listen(pool: PgPool, { outboxChannel }: Names, wake: (destination: string) => void, signal: AbortSignal): Promise<void> {
+  const client = await pool.connect();
+  try {
+    const ended = new Promise<void>((resolve, reject) => {
+      const on = client.on as (event: string, listener: (given: any) => void) => unknown;
+      on.call(client, 'error', reject);
+      on.call(client, 'end', () => reject(new Error('The connection that listens was closed')));
+      on.call(client, 'notification', ({ payload }: { payload?: string }) => wake(payload ?? ''));
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    ended.catch(() => {});
+    await client.query(`listen "${outboxChannel.slice(1, -1)}"`);
+    if (!signal.aborted) await ended;
+  } finally {
+    client.release(true);
+  }
+}
