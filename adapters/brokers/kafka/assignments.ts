@@ -51,7 +51,8 @@ interface Open extends Assignment {
 }
 
 export function assignments(receiver: Receiver, options: CheckedOptions, member: () => Membership, report: Report): Assignments {
-  const { transactions, watermark, window } = options;
+  const { transactions, window } = options;
+  const watermark = options.watermark?.watermark;
   const { clock } = receiver.world;
   const putAside = deadLettering(options.deadLetter, receiver.world, report);
   const open = new Map<string, Open>();

@@ -7,4 +7,11 @@ export { messageKey, offset } from './keys.ts';
 export type { KafkaActivity } from './link.ts';
 export type { KafkaOptions } from './options.ts';
 export type { OffsetTransactionStore, OffsetTransactions, OffsetTx, TopicPartition } from './transactions.ts';
-export { type KafkaWatermark, type WatermarkOnlyStore, type WatermarkOptions, watermark, watermarkOnly } from './watermark.ts';
+export {
+  type KafkaWatermark,
+  type WatermarkOnlyStore,
+  type WatermarkOptions,
+  type WatermarkStore,
+  watermark,
+  watermarkOnly,
+} from './watermark.ts';

@@ -72,7 +72,8 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     },
   });
   const settings = settingsCheck(consumer, (setting) => refuse(settingsError(`\`${setting}: true\``)));
-  const horizon = checked.admin && checked.horizonMs === undefined && !checked.watermark?.exact ? horizons(checked.admin) : undefined;
+  const horizon =
+    checked.admin && checked.horizonMs === undefined && !checked.watermark?.watermark.exact ? horizons(checked.admin) : undefined;
 
   function refuse(error: Error): Error {
     if (!refusal) {

@@ -5,7 +5,7 @@ import type { KafkaDeadLetterOption } from './dead-letter.ts';
 import { type KafkaRecord, keyOrder } from './delivery.ts';
 import type { KafkaActivity } from './link.ts';
 import type { OffsetTransactionStore } from './transactions.ts';
-import type { KafkaWatermark } from './watermark.ts';
+import type { WatermarkStore } from './watermark.ts';
 
 /** Options of `kafka`. All times are in milliseconds. */
 export interface KafkaOptions {
@@ -29,8 +29,8 @@ export interface KafkaOptions {
   readonly partitionsConsumedConcurrently?: number;
   /** A store whose transactions commit the consumed offsets: Kafka transactions. The receiver's own store. */
   readonly transactions?: OffsetTransactionStore;
-  /** Progress in the transactions of the effects, in a row for each partition: of `watermark` or `watermarkOnly`. */
-  readonly watermark?: KafkaWatermark;
+  /** The receiver's own store, if it is one of `watermark` or `watermarkOnly`: progress in a row for each partition, in the transactions of the effects. */
+  readonly watermark?: WatermarkStore;
   /**
    * The consumer's `sessionTimeout`, which kafkajs does not tell. The receiver's `leaseMs` must not be longer: the messages of a dead worker
    * would wait for its claims after its partitions have moved. @default 30_000, as kafkajs's
@@ -70,6 +70,8 @@ export function checkOptions(receiver: Receiver, options: KafkaOptions): Checked
   if (typeof order !== 'function' && !Object.hasOwn(orders, order))
     refuseOption('order', "'key', 'partition', 'none' or a function", order);
   if (transactions && watermark) refuseOption('watermark', 'absent beside `transactions`, which commit the offsets', watermark);
+  if (watermark && typeof watermark.watermark?.advancing !== 'function')
+    refuseOption('watermark', 'the receiver’s store, made by `watermark` or `watermarkOnly`', watermark);
   if (typeof onError !== 'function') refuseOption('onError', 'a function', onError);
   const sessionTimeoutMs = expectNumber('sessionTimeoutMs', options.sessionTimeoutMs ?? 30_000, { atLeast: 1 });
   if (sessionTimeoutMs < receiver.leaseMs)

@@ -1,24 +1,32 @@
 import { ReceiverError, refuseOption } from '../../../src/errors.ts';
+import type { TxOf } from '../../../src/guarantee.ts';
 import type { Answer, TransactionalStore } from '../../../src/store.ts';
 import type { Watermarks } from '../../../src/watermarks.ts';
 import { checkEpoch } from './keys.ts';
 
-/** What `kafka(receiver, { watermark })` takes: made by `watermark` or `watermarkOnly`. */
+/** What `kafka(receiver, { watermark })` takes: the receiver's own store, made by `watermark` or `watermarkOnly`. */
+export interface WatermarkStore {
+  /** A transaction has one row to advance, so that no two wait for each other. */
+  readonly perPartition: true;
+  readonly watermark: KafkaWatermark;
+}
+
+/** How the rows are kept. For the adapter. */
 export interface KafkaWatermark {
   readonly store: Pick<TransactionalStore<unknown>, 'unit'>;
   readonly rows: Watermarks<unknown>;
   readonly topicEpoch: string;
   /** The row is all that is remembered: it is compared and set as a whole. */
   readonly exact: boolean;
-  /** A row is written in the transaction of `tx`. */
+  /** A row is about to be written in the transaction of `tx`. */
   advancing(tx: unknown): void;
 }
 
-export interface WatermarkOptions<Tx> {
+export interface WatermarkOptions<Store extends TransactionalStore<any>> {
   /** The store whose transactions the effects are in. */
-  readonly store: TransactionalStore<Tx>;
-  /** The rows, in the same database: `sqliteWatermarks()`. */
-  readonly rows: Watermarks<NoInfer<Tx>>;
+  readonly store: Store;
+  /** The rows, in the same database: `sqliteWatermarks()`, `postgresWatermarks()`. */
+  readonly rows: Watermarks<TxOf<NoInfer<Store>>>;
   /**
    * Which life of the topic the rows belong to. A topic that is deleted and made again begins at offset 0 again: with the old name all of its
    * messages would be below the watermark, and skipped. Change it whenever a topic is made again or offsets are to be handled anew. @default '1'
@@ -27,16 +35,24 @@ export interface WatermarkOptions<Tx> {
 }
 
 /**
- * A watermark beside the records: a row for each group, topic and partition, advanced in the transaction of the effects by its owner alone. A
- * consumer that has lost the partition without noticing can't commit any more, and what is below the watermark is skipped without a look
- * at the records. @throws ReceiverError `invalid-option`
+ * A store with a watermark beside its records: a row for each group, topic and partition, advanced in the transaction of the effects by its owner
+ * alone. A consumer that has lost the partition without noticing can't commit any more, and what is below the watermark is skipped without a
+ * look at the records.
+ *
+ * ```ts
+ * const store = watermark({ store: postgresStore(pool), rows: postgresWatermarks() });
+ * const receiver = createReceiver({ store, … }, handler);
+ * await consumer.run(kafka(receiver, { consumer, deadLetter, watermark: store }).run());
+ * ```
+ *
+ * @throws ReceiverError `invalid-option`
  */
-export function watermark<Tx>(options: WatermarkOptions<Tx>): KafkaWatermark {
-  return { ...checked(options), exact: false, advancing() {} };
+export function watermark<Store extends TransactionalStore<any>>(options: WatermarkOptions<Store>): Store & WatermarkStore {
+  return { ...options.store, perPartition: true, watermark: { ...checked(options), exact: false, advancing() {} } };
 }
 
-/** A store that remembers offsets and nothing else. For `createReceiver` and for `kafka(receiver, { watermark })`, the same object. */
-export interface WatermarkOnlyStore<Tx> extends TransactionalStore<Tx>, KafkaWatermark {
+/** A store that remembers offsets and nothing else. */
+export interface WatermarkOnlyStore<Tx> extends TransactionalStore<Tx>, WatermarkStore {
   readonly perPartition: true;
   /** A record that its producer sent twice has two offsets, and its handler may run twice. */
   readonly producerDuplicates: 'not recognised';
@@ -52,20 +68,23 @@ const countedKeys = 10_000;
  *
  * @throws ReceiverError `invalid-option`
  */
-export function watermarkOnly<Tx>(options: WatermarkOptions<Tx>): WatermarkOnlyStore<Tx> {
-  const { store } = options;
+export function watermarkOnly<Store extends TransactionalStore<any>>(options: WatermarkOptions<Store>): WatermarkOnlyStore<TxOf<Store>> {
+  type Tx = TxOf<Store>;
+  const store: TransactionalStore<Tx> = options.store;
   const attempts = new Map<string, number>();
   /** By open transaction: whether its row has been written. */
   const units = new Map<unknown, { advanced: boolean }>();
   let fence = 0;
   return {
-    ...checked(options),
-    exact: true,
     perPartition: true,
     producerDuplicates: 'not recognised',
-    advancing(tx) {
-      const unit = units.get(tx);
-      if (unit) unit.advanced = true;
+    watermark: {
+      ...checked(options),
+      exact: true,
+      advancing(tx) {
+        const unit = units.get(tx);
+        if (unit) unit.advanced = true;
+      },
     },
     async unit(work, partition) {
       // The row is compared with what the unit before has written, so what became of that has to be known.
@@ -116,7 +135,7 @@ export function watermarkOnly<Tx>(options: WatermarkOptions<Tx>): WatermarkOnlyS
   }
 }
 
-function checked<Tx>({ store, rows, topicEpoch = '1' }: WatermarkOptions<Tx>) {
+function checked<Store extends TransactionalStore<any>>({ store, rows, topicEpoch = '1' }: WatermarkOptions<Store>) {
   if (typeof store?.unit !== 'function') refuseOption('store', 'a store with transactions', store);
   if (typeof rows?.advance !== 'function') refuseOption('rows', 'rows such as `sqliteWatermarks()`', rows);
   return { store: store as TransactionalStore<unknown>, rows: rows as Watermarks<unknown>, topicEpoch: checkEpoch(topicEpoch) };

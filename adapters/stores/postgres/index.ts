@@ -1,15 +1,19 @@
 import { realWorld, type World } from '../../../src/clock.ts';
+import type { Journal } from '../../../src/effects/journal.ts';
 import { expectNumber, refuseOption } from '../../../src/errors.ts';
 import type { DedupStore, StoreAdmin, TransactionalStore } from '../../../src/store.ts';
 import { adminVerbs } from './admin.ts';
 import type { PgClient, PgPool } from './client.ts';
+import { journalVerbs } from './journal.ts';
 import { leasedVerbs } from './leased.ts';
 import { checker, namesOf, type SchemaOptions } from './schema.ts';
 import { transactionalUnit } from './unit.ts';
 
 export type { PgClient, PgPool, PgQueryable, PgResult } from './client.ts';
+export { type PostgresOutboxOptions, postgresOutbox } from './outbox.ts';
 export { type RecordOnce, recordOnce } from './record-once.ts';
 export { migrate, migrationSql, type SchemaOptions } from './schema.ts';
+export { migrateWatermarks, postgresWatermarks, watermarksSql } from './watermarks.ts';
 
 /** Options of {@link postgresStore}. All times are in milliseconds. */
 export interface PostgresStoreOptions extends SchemaOptions {
@@ -47,7 +51,7 @@ export interface PostgresStoreOptions extends SchemaOptions {
 export function postgresStore<Client extends PgClient>(
   pool: PgPool<Client>,
   options: PostgresStoreOptions = {},
-): DedupStore & TransactionalStore<Client> & StoreAdmin {
+): DedupStore & TransactionalStore<Client> & Journal & StoreAdmin {
   if (typeof pool?.query !== 'function' || typeof pool.connect !== 'function') refuseOption('pool', 'a pg Pool', pool);
   const { allowDataLoss = false, world = realWorld } = options;
   if (typeof allowDataLoss !== 'boolean') refuseOption('allowDataLoss', 'true or false', allowDataLoss);
@@ -70,6 +74,7 @@ export function postgresStore<Client extends PgClient>(
   return {
     ...leasedVerbs(pool, names, limits, ready),
     ...adminVerbs(pool, names, ready),
+    ...journalVerbs(pool, names, limits, ready),
     unitsAtOnce,
     unit: transactionalUnit(pool, names, limits, world, ready),
   };

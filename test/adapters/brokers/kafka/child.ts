@@ -107,6 +107,7 @@ if (task.mode === 'plain') {
   process.once('SIGTERM', () => void consumer.disconnect().then(() => process.exit(0)));
 } else {
   const only = watermarkOnly({ store, rows: sqliteWatermarks() });
+  const marked = watermark({ store, rows: sqliteWatermarks() });
   const options = {
     scope: 'child',
     key: header('message-id'),
@@ -120,11 +121,13 @@ if (task.mode === 'plain') {
       ? createReceiver({ ...options, store, guarantee: 'leased' }, (payload: any) => effect(db, payload))
       : task.mode === 'watermark only'
         ? createReceiver({ ...options, store: only }, (payload: any, { tx }) => effect(tx as DatabaseSync, payload))
-        : createReceiver({ ...options, store }, (payload: any, { tx }) => effect(tx as DatabaseSync, payload));
+        : createReceiver({ ...options, store: task.mode === 'watermark' ? marked : store }, (payload: any, { tx }) =>
+            effect(tx as DatabaseSync, payload),
+          );
   const adapter = kafka(receiver, {
     consumer,
     deadLetter: ({ record, reason }) => say(`dead ${record.headers['message-id']} ${reason}`),
-    ...(task.mode === 'watermark' && { watermark: watermark({ store, rows: sqliteWatermarks() }) }),
+    ...(task.mode === 'watermark' && { watermark: marked }),
     ...(task.mode === 'watermark only' && { watermark: only }),
     onError: (error, during) => say(`error ${during} ${error}`),
   });

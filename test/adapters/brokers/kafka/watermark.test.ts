@@ -1,6 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it } from 'vitest';
-import { type KafkaWatermark, offset, watermark, watermarkOnly } from '../../../../adapters/brokers/kafka/index.ts';
+import { offset, watermark, watermarkOnly } from '../../../../adapters/brokers/kafka/index.ts';
 import { sqliteStore, sqliteWatermarks } from '../../../../adapters/stores/sqlite/index.ts';
 import { RetryAfter, TerminalError } from '../../../../src/index.ts';
 import type { TransactionalStore } from '../../../../src/store.ts';
@@ -26,8 +26,9 @@ function place(kind: 'watermark' | 'watermark only') {
     },
   };
   const made = () =>
-    kind === 'watermark' ? watermark({ store, rows: sqliteWatermarks() }) : watermarkOnly({ store, rows: sqliteWatermarks() });
-  let only: KafkaWatermark = made();
+    kind === 'watermark'
+      ? watermark({ store: { ...base, unit: store.unit }, rows: sqliteWatermarks() })
+      : watermarkOnly({ store, rows: sqliteWatermarks() });
   const effects = () =>
     db
       .prepare('select id from effects order by rowid')
@@ -46,13 +47,13 @@ function place(kind: 'watermark' | 'watermark only') {
       handler = by;
     },
     worker(options: WorkerOptions = {}) {
-      only = made();
+      const own = made();
       const effect = (payload: any, context: any) => {
         handler(payload, context);
         context.tx.prepare('insert into effects values (?)').run(payload.id);
       };
-      const receiver = { store: kind === 'watermark' ? { ...base, unit: store.unit } : only, cacheSize: 0, ...options.receiver };
-      return at.worker(effect, { ...options, receiver, kafka: { watermark: only, ...options.kafka } });
+      const receiver = { store: own, cacheSize: 0, ...options.receiver };
+      return at.worker(effect, { ...options, receiver, kafka: { watermark: own, ...options.kafka } });
     },
     /** Runs timers, and what SQLite's turns of the event loop need. */
     async advance(ms: number) {
