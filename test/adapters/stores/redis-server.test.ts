@@ -250,7 +250,8 @@ describe('redisStore, when its server', () => {
     await redisStore(first).claim(names.map((i) => ask(i, 't', { leaseMs: 3_600_000, retainMs: 3_600_000 })));
     await first.save();
     await server.kill();
-    await server.restart();
+    // Resolves when all is loaded.
+    const restarted = server.restart();
     const hasty = new Redis(server.address.port, { enableReadyCheck: false });
     cleanups.push(() => hasty.disconnect());
     const store = redisStore(hasty);
@@ -265,6 +266,7 @@ describe('redisStore, when its server', () => {
       )
       .toBe('busy');
     expect(seen.slice(0, -1).filter((each) => !each.includes('LOADING'))).toEqual([]);
+    await restarted;
     expect(seen.length, 'it was asked while it was loading').toBeGreaterThan(5);
   });
 });
@@ -308,6 +310,23 @@ describe('redisStore, told to wait for replicas,', () => {
     await clients.replica.replicaof('NO', 'ONE');
     const after = redisStore(clients.replica);
     expect(new Set((await after.claim(names.map((name) => ask(name, 'x')))).map(({ state }) => state))).toEqual(new Set(['busy']));
+  });
+
+  it('and for the disk, answers what is on it where the server can tell (7.2 on), and rejects where it can not', async () => {
+    const server = await start(['--appendonly', 'yes']);
+    const client = server.connect();
+    const version = /redis_version:(\d+)\.(\d+)/.exec(await client.info('server'))!;
+    const store = redisStore(client, { wait: { replicas: 0, fsync: true, timeoutMs: 5_000 } });
+    if (Number(version[1]) * 100 + Number(version[2]) < 702) {
+      await expect(claim(store, 'a')).rejects.toMatchObject(storeError(/unknown command/));
+      return;
+    }
+    claimed(await claim(store, 'a'));
+    expect(await single(store).settle('a', 't', asCompleted)).toBe('ok');
+    const demanding = redisStore(client, { wait: { replicas: 1, fsync: true, timeoutMs: 20 } });
+    await expect(claim(demanding, 'b')).rejects.toMatchObject(storeError(/the disk of the primary and 1 replicas .* got 1 and 0/));
+    await client.config('SET', 'appendonly', 'no');
+    await expect(claim(store, 'c')).rejects.toMatchObject({ code: 'store' });
   });
 
   it('rejects if the connection was another one at the end', async () => {

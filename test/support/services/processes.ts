@@ -84,7 +84,7 @@ function ofProc(): (Process & { state: string })[] {
 }
 
 function ofPs(): (Process & { state: string })[] {
-  const lines = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat='], { encoding: 'utf8' }).trim().split('\n');
+  const lines = execFileSync('ps', ['-A', '-o', 'pid=', '-o', 'ppid=', '-o', 'stat='], { encoding: 'utf8' }).trim().split('\n');
   return lines.map((line) => {
     const [pid, parent, state] = line.trim().split(/\s+/);
     return { pid: Number(pid), parent: Number(parent), state: state! };
