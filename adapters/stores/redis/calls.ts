@@ -2,10 +2,12 @@ import { ReceiverError } from '../../../src/errors.ts';
 import { type Argument, type Connection, storeError } from './client.ts';
 import type { Script } from './scripts.ts';
 
-/** Copies to wait for before a call is answered. */
+/** What to wait for before a call is answered. */
 export interface WaitOptions {
   /** So many replicas must have received what was written. */
   readonly replicas: number;
+  /** It must be on disk, on the primary and on so many replicas. Needs Redis 7.2 and an append-only file. Default: false. */
+  readonly fsync?: boolean;
   /** Longest wait, in milliseconds. The connection is blocked meanwhile, for other calls too. */
   readonly timeoutMs: number;
 }
@@ -31,13 +33,13 @@ export function runner({ send }: Connection, check: () => Promise<void>, wait: W
   /** Everything is sent in one go, so that it goes one after another on one connection. */
   async function evaluate(command: string, script: string, keysAndArgs: readonly Argument[]): Promise<unknown> {
     if (!wait) return send(command, [script, ...keysAndArgs]);
-    const { replicas, timeoutMs } = wait;
+    const { replicas, fsync, timeoutMs } = wait;
     // WAIT is about what its own connection has written. Clients reconnect and send again by themselves, and on a new connection it
     // would wait for nothing; so the connection is asked for its name before and after.
     const [before, result, copies, after] = await Promise.all([
       send('client', ['info']),
       send(command, [script, ...keysAndArgs]),
-      send('wait', [replicas, timeoutMs]),
+      fsync ? send('waitaof', [1, replicas, timeoutMs]) : send('wait', [replicas, timeoutMs]),
       send('client', ['info']),
     ]);
     if (nameOf(before) !== nameOf(after)) {
@@ -46,10 +48,13 @@ export function runner({ send }: Connection, check: () => Promise<void>, wait: W
         'Expected one connection for a write and its WAIT, but it was lost in between: the outcome is unknown',
       );
     }
-    if (!(Number(copies) >= replicas)) {
+    const [local, remote] = fsync ? (copies as unknown[]).map(Number) : [1, Number(copies)];
+    if (!(local! >= 1 && remote! >= replicas)) {
+      const where = fsync ? 'the disk of the primary and ' : '';
+      const got = fsync ? `${local} and ${remote}` : remote;
       throw new ReceiverError(
         'store',
-        `Expected ${replicas} replicas to have it within ${timeoutMs} ms, got ${copies}: the outcome is unknown`,
+        `Expected ${where}${replicas} replicas to have it within ${timeoutMs} ms, got ${got}: the outcome is unknown`,
       );
     }
     return result;

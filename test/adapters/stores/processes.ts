@@ -23,12 +23,12 @@ export interface Child {
   onBatch: () => void;
 }
 
-/** Starts a script of this folder. Its last argument is its number. */
-export function startChild(script: string, args: readonly (string | number)[], cleanups: (() => unknown)[]): Child {
-  const forked = fork(new URL(script, import.meta.url).pathname, args.map(String), { execArgv: ['--disable-warning=ExperimentalWarning'] });
+/** Starts a script, which calls `beChild`. */
+export function startChild(script: URL, args: readonly (string | number)[], cleanups: (() => unknown)[]): Child {
+  const forked = fork(script.pathname, args.map(String), { execArgv: ['--disable-warning=ExperimentalWarning'] });
   const gone = new Promise<string | null>((resolve, reject) => {
     forked.once('exit', (code, signal) =>
-      code ? reject(new Error(`${script} ${args.join(' ')} ended with code ${code}`)) : resolve(signal),
+      code ? reject(new Error(`${script.pathname} ${args.join(' ')} ended with code ${code}`)) : resolve(signal),
     );
   });
   gone.catch(() => {});

@@ -14,7 +14,7 @@ afterEach(async () => {
 
 const textOf = ({ host, port }: { host: string; port: number }) => `${host}:${port}`;
 const start = (kind: 'server' | 'compact' | 'cluster', prefix: string, nodes: string, client: number, size = 100) =>
-  startChild('./redis-child.ts', [kind, prefix, nodes, client, 10_000, size], cleanups);
+  startChild(new URL('./redis-child.ts', import.meta.url), [kind, prefix, nodes, client, 10_000, size], cleanups);
 
 describe('processes that share a Redis', { timeout: 120_000 }, () => {
   it.each(['server', 'compact', 'cluster'] as const)('(%s): 16 of them claim each of 10,000 keys exactly once', async (kind) => {

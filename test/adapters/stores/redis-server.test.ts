@@ -133,7 +133,7 @@ describe('redisStore, when its server', () => {
     const client = server.connect();
     const store = redisStore(client);
     for (let i = 0; i < 3; i++) claimed(await claim(store, `running ${i}`));
-    await client.config('SET', 'maxmemory', '1mb');
+    await client.config('SET', 'maxmemory', '1');
     await expect(claim(store, 'new')).rejects.toMatchObject(storeError(/OOM/));
     expect(await store.inspect(keyOf('new'))).toBe(undefined);
     expect(await single(store).extend('running 0', 't')).toBe('ok');
@@ -323,7 +323,7 @@ describe('redisStore, told to wait for replicas,', () => {
     }
     claimed(await claim(store, 'a'));
     expect(await single(store).settle('a', 't', asCompleted)).toBe('ok');
-    const demanding = redisStore(client, { wait: { replicas: 1, fsync: true, timeoutMs: 20 } });
+    const demanding = redisStore(client, { wait: { replicas: 1, fsync: true, timeoutMs: 2_500 } });
     await expect(claim(demanding, 'b')).rejects.toMatchObject(storeError(/the disk of the primary and 1 replicas .* got 1 and 0/));
     await client.config('SET', 'appendonly', 'no');
     await expect(claim(store, 'c')).rejects.toMatchObject({ code: 'store' });

@@ -32,7 +32,7 @@ function connect(path: string): DatabaseSync {
 }
 
 const start = (path: string, mode: 'claim' | 'unit', client: number, keys: number, size: number): Child =>
-  startChild('./sqlite-child.ts', [path, mode, client, keys, size], cleanups);
+  startChild(new URL('./sqlite-child.ts', import.meta.url), [path, mode, client, keys, size], cleanups);
 
 describe('processes that share a SQLite file', () => {
   it('16 of them, which make the tables at once, claim each of 10,000 keys exactly once', { timeout: 120_000 }, async () => {
