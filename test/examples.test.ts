@@ -1,7 +1,11 @@
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { files, type Packed, pack, root, run } from './support/package.ts';
+import { files, type Packed, pack, read, root, run } from './support/package.ts';
+import { service } from './support/services/index.ts';
+
+/** What Node says of itself, and of kafkajs's first timer. */
+const quiet = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];
 
 describe('each example runs, with the package as it would be published', () => {
   let packed: Packed;
@@ -14,7 +18,9 @@ describe('each example runs, with the package as it would be published', () => {
   afterAll(() => packed?.remove());
 
   it.each(files('examples/*.ts'))('%s', async (path) => {
-    const { code, stdout, stderr } = await run(project, process.execPath, ['--disable-warning=ExperimentalWarning', path]);
+    // An example is told where its service is by the variable that it reads.
+    if (read(path).includes('TEST_KAFKA_BROKERS')) process.env['TEST_KAFKA_BROKERS'] ??= (await service('kafka')).brokers.join(',');
+    const { code, stdout, stderr } = await run(project, process.execPath, [...quiet, path]);
     expect(code, `${stdout}\n${stderr}`).toBe(0);
     expect(stderr).toBe('');
     expect(stdout).not.toBe('');

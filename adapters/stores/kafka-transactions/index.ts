@@ -76,7 +76,8 @@ const rememberedMs = 60_000;
  *   `claim-lost`, the outcome of the last one being the new owner's to know, until `assign` is called again: that is the proof of ownership.
  * - Nothing is open while handlers run: all is sent after the last handler of a unit has ended. The next unit's handlers run meanwhile, and it
  *   commits only after, and only if, this one has.
- * - A commit in doubt is settled by taking the ids over once more, which ends what is open, and reading whether the unit is in the log.
+ * - A commit in doubt is settled by taking the ids over once more, which ends what is open, and reading whether the unit is in the log. If the partition
+ *   had another owner by then, that one is fenced once, and has to be assigned it again.
  * - Attempts and parked messages are in the log too. Results are not kept: leave `results` off.
  * - A message that kills its process is found by letting fewer and fewer messages into one unit (see `probation.ts`); the others are answered
  *   `busy`. Alone, its attempts are counted, up to `maxAttempts`. It dies of it at most four times more than that.

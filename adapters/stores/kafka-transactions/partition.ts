@@ -48,7 +48,16 @@ interface Term {
   failures: number;
   /** What units are about to commit, the oldest first. */
   readonly pending: Changes[];
+  /** One unit's handlers after another's. Those of an earlier term may hang. */
+  readonly working: Serial;
 }
+
+function newTerm(lost: ReceiverError | undefined): Term {
+  return { lost, failures: 0, pending: [], working: serial() };
+}
+
+/** How long a partition's end waits for the broker to be told. */
+const farewellMs = 2_000;
 
 const none = new Int32Array(0);
 
@@ -57,11 +66,10 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   const { clock, random } = world;
   const name = `${of.topic}/${of.partition}`;
   const known = memory({ retentionMs: options.retentionMs });
-  const working = serial();
   const committing = serial();
   /** Up to here the log is in memory. */
   let position: string | undefined;
-  let term: Term = { lost: notAssigned(), failures: 0, pending: [] };
+  let term = newTerm(notAssigned());
   let revokedAt: number | undefined;
 
   function notAssigned(): ReceiverError {
@@ -150,13 +158,16 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
    */
   async function takeOver(kind: 'assigned' | 'mark', wanted?: Buffer): Promise<boolean> {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
+    let next = kind;
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
       try {
         // kafkajs waits longer and longer for a broker that is away, so it is asked anew.
         const patienceMs = Math.max(1, Math.min(giveUpAt - clock.now(), waitMs * 60));
         await within(clock, patienceMs, 'new producers', () => producers.fence());
-        const mark = recordOf(kind);
+        const mark = recordOf(next);
         await write(mark);
+        // Nobody has died if the rest has to be tried again.
+        next = 'mark';
         return await catchUp(mark.id, wanted);
       } catch (error) {
         if (isFenced(error) || (error instanceof ReceiverError && error.code === 'broker') || clock.now() + waitMs >= giveUpAt) throw error;
@@ -172,6 +183,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       position = (await write(record, changes)) ?? position;
     } catch (cause) {
       if (isFenced(cause)) throw lose(at, 'its producers are fenced, or their transaction took too long', cause);
+      // Given back meanwhile: whoever has it now would be fenced.
+      if (at.lost) throw at.lost;
       if (!(await settled(at, record.id, cause)))
         throw new ReceiverError('store', `The transaction did not commit: ${describeError(cause)}`, { cause });
     }
@@ -206,8 +219,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   }
 
   const unit: OwnedPartition['unit'] = async (work) => {
-    const { done, result } = await working.run(async () => {
-      const at = term;
+    const at = term;
+    const { done, result } = await at.working.run(async () => {
       // On probation nothing overlaps, so that it is known what a process died of.
       if (known.probation.limit > 0) await committing.idle();
       const { probation } = known;
@@ -255,7 +268,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       term.lost ??= lose(term, 'it was assigned anew', undefined);
       revokedAt = undefined;
       return committing.run(async () => {
-        const at: Term = { lost: undefined, failures: 0, pending: [] };
+        const at = newTerm(undefined);
         try {
           await topics.check(of.topic);
           await takeOver('assigned');
@@ -277,7 +290,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       revokedAt = clock.now();
       await committing.run(async () => {
         // So that the next owner knows that nothing has died here. If it has taken over already, it is not told.
-        if (wasOwned) await write(recordOf('returned')).catch(() => {});
+        if (wasOwned) await within(clock, farewellMs, 'the end', () => write(recordOf('returned'))).catch(() => {});
         await producers.disconnect();
       });
     },

@@ -22,9 +22,12 @@ export interface TopicsOptions {
   readonly clock: Clock;
 }
 
+/** Partitions that are assigned together share a check. Another assignment may come because partitions were added. */
+const freshMs = 2_000;
+
 export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs, clock }: TopicsOptions): Topics {
   let connected: Promise<KafkaAdmin> | undefined;
-  const checked = new Map<string, Promise<void>>();
+  let checked: { readonly topic: string; readonly atMs: number; readonly done: Promise<void> } | undefined;
 
   async function admin(): Promise<KafkaAdmin> {
     connected ??= (async () => {
@@ -104,13 +107,14 @@ export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs, clo
 
   return {
     check(topic) {
-      let checking = checked.get(topic);
-      if (!checking) {
-        checking = checkOnce(topic);
-        checked.set(topic, checking);
-        checking.catch(() => checked.delete(topic));
+      if (checked?.topic !== topic || clock.now() - checked.atMs > freshMs) {
+        const done = checkOnce(topic);
+        checked = { topic, atMs: clock.now(), done };
+        done.catch(() => {
+          checked = undefined;
+        });
       }
-      return checking;
+      return checked.done;
     },
 
     committed: ({ topic, partition }) =>

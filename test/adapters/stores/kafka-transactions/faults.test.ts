@@ -206,6 +206,20 @@ describe('a zombie, whose partition somebody else has taken over', () => {
     ]);
   });
 
+  it('what it commits while the new owner is on its way is known too: the offset is read after the fence', async () => {
+    const { input, process, proxy, partition, worker, brokers, read } = await faulty();
+    proxy.strike({ api: api.endTxn, lost: 'hold', ms: 700 });
+    const late = process(batch(input, ['a', 'b']));
+    while (proxy.struck() === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    const slow = await faultProxy();
+    slow.strike({ api: api.initProducerId, lost: 'hold', ms: 3_000, times: 2 });
+    const owner = worker({ store: { kafka: clientOf(brokers, { socketFactory: slow.socketFactory }) } });
+    expect(await owner.store.assign(partition)).toEqual({ offset: '2' });
+    expect(slow.struck()).toBe(2);
+    await late;
+    expect(valuesOf(await read())).toEqual(['a', 'b']);
+  });
+
   it('a partition that was revoked commits nothing any more, units that are under way included', async () => {
     const { worker, input, read, committed } = await rig();
     const running = Promise.withResolvers<void>();

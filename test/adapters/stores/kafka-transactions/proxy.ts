@@ -18,12 +18,12 @@ export interface Fault {
   readonly lost: 'request' | 'reply' | 'hold';
   /** For `hold`. */
   readonly ms?: number;
-  /** After so many requests of that kind. Default: 0. */
-  readonly after?: number;
+  /** How many requests of that kind are struck. Default: 1. */
+  readonly times?: number;
 }
 
 /**
- * A TCP proxy that understands the frames of Kafka's protocol, as far as to tell requests apart, and loses one request or its reply, once. It is
+ * A TCP proxy that understands the frames of Kafka's protocol, as far as to tell requests apart, and loses a request or its reply. It is
  * put in between by the `socketFactory` of kafkajs, so that the addresses that brokers advertise go through it too.
  */
 export async function faultProxy() {
@@ -61,9 +61,8 @@ export async function faultProxy() {
       }
     });
     function onRequest(frame: Buffer): void {
-      const hit = fault !== undefined && frame.readInt16BE(4) === fault.api && fault.left-- === 0 ? fault : undefined;
+      const hit = fault !== undefined && frame.readInt16BE(4) === fault.api && fault.left-- > 0 ? fault : undefined;
       if (!hit) return void broker!.write(frame);
-      fault = undefined;
       struck++;
       if (hit.lost === 'request') return end();
       if (hit.lost === 'reply') lostReply = frame.readInt32BE(8);
@@ -97,7 +96,7 @@ export async function faultProxy() {
       return socket;
     },
     strike: (next: Fault) => {
-      fault = { ...next, left: next.after ?? 0 };
+      fault = { ...next, left: next.times ?? 1 };
     },
     /** How many faults have come about. */
     struck: () => struck,

@@ -1,0 +1,175 @@
+/**
+ * What a Kafka transaction with deduplication costs, against a plain send of the same messages: parse an order, publish it. Each way
+ * has a topic of its own, on one broker, and every one is done once all brokers have it. Beside it, how fast the ids of a partition are read.
+ */
+import { randomBytes, randomFillSync } from 'node:crypto';
+import { attribute, createReceiver, type Delivery } from 'idempotent-receiver';
+import { type KafkaTx, kafkaTransactions } from 'idempotent-receiver/kafka-transactions';
+import { type Kafka, Partitioners } from 'kafkajs';
+import { entryWords, idIndex } from '../adapters/stores/kafka-transactions/ids.ts';
+import { encodeRecord } from '../adapters/stores/kafka-transactions/record.ts';
+import { service, stopAll } from '../test/support/services/index.ts';
+import { type Bench, type Contender, sideBySide } from './bench.ts';
+
+const createPartitioner = Partitioners.DefaultPartitioner;
+const partitions = 3;
+/** Messages of one call of `run`, in all ways. */
+const together = 8_000;
+const text = 'x'.repeat(200);
+
+const retry = { initialRetryTime: 5, retries: 20 };
+const run = `bench-${randomBytes(4).toString('hex')}`;
+
+function deliveries(input: string, batch: number, count: number, at: number): Delivery[] {
+  return Array.from({ length: count }, (_, i) => {
+    const id = `order-${batch}-${at + i}`;
+    return { message: { id: `${input}/0/${batch * together + at + i}`, body: JSON.stringify({ id, text }), headers: { id } } };
+  });
+}
+
+/** The message that a handler would publish, with headers of the same size as the store's. */
+function outgoingOf({ message }: Delivery) {
+  const { id, text } = JSON.parse(message.body as string) as { id: string; text: string };
+  return { key: id, value: text, headers: { 'message-id': `${'k'.repeat(32)}.0`, 'causation-id': message.id } };
+}
+
+async function topic(kafka: Kafka, name: string, count = partitions): Promise<string> {
+  const admin = kafka.admin();
+  await admin.connect();
+  await admin.createTopics({ topics: [{ topic: `${run}-${name}`, numPartitions: count }], waitForLeaders: false });
+  while (!(await admin.listTopics()).includes(`${run}-${name}`));
+  await admin.disconnect();
+  return `${run}-${name}`;
+}
+
+async function plainSend(kafka: Kafka, name: string, size: number): Promise<Contender> {
+  const output = await topic(kafka, `plain-${size}`);
+  const producer = kafka.producer({ createPartitioner });
+  await producer.connect();
+  return {
+    name,
+    async run(batch) {
+      for (let at = 0; at < together; at += size)
+        await producer.send({ topic: output, messages: deliveries('input', batch, size, at).map(outgoingOf) });
+      return together;
+    },
+    close: () => void producer.disconnect(),
+  };
+}
+
+/** The least that a transaction by hand is: messages and offset. No ids, so a producer's duplicate goes through. */
+async function byHand(kafka: Kafka, name: string, size: number): Promise<Contender> {
+  const output = await topic(kafka, `by-hand-${size}`);
+  const producer = kafka.producer({ createPartitioner, transactionalId: output, maxInFlightRequests: 1, retry });
+  await producer.connect();
+  return {
+    name,
+    async run(batch) {
+      for (let at = 0; at < together; at += size) {
+        const tx = await producer.transaction();
+        await tx.send({ topic: output, messages: deliveries('input', batch, size, at).map(outgoingOf) });
+        const offset = String(batch * together + at + size);
+        await tx.sendOffsets({ consumerGroupId: output, topics: [{ topic: output, partitions: [{ partition: 0, offset }] }] });
+        await tx.commit();
+      }
+      return together;
+    },
+    close: () => void producer.disconnect(),
+  };
+}
+
+async function transactions(kafka: Kafka, name: string, size: number): Promise<Contender> {
+  const [input, output] = [await topic(kafka, `input-${size}`, 1), await topic(kafka, `output-${size}`)];
+  const store = kafkaTransactions({ kafka, groupId: input, dedupLog: `${input}-ids`, createPartitioner });
+  await store.assign({ topic: input, partition: 0 });
+  const receiver = createReceiver(
+    { scope: 'bench', key: attribute('id'), store, groupSize: size },
+    (order: { id: string; text: string }, ctx) => ctx.tx.publish(output, { key: order.id, value: order.text }),
+  );
+  return {
+    name,
+    async run(batch) {
+      // As the Kafka adapter does: the next messages are taken while the last ones commit.
+      const flying: Promise<void>[] = [];
+      for (let at = 0; at < together; at += size) {
+        const next = String(batch * together + at + size);
+        const committing = async (tx: unknown) => (tx as KafkaTx & { commitOffset(next: string): void }).commitOffset(next);
+        const verdicts = receiver.process(deliveries(input, batch, size, at), { partition: `${input}/0`, committing });
+        flying.push(
+          verdicts.then((all) => {
+            const bad = all.find((verdict) => verdict.action !== 'ack' || verdict.outcome !== 'completed');
+            if (bad) throw new Error(`Expected every message to be handled, got ${JSON.stringify(bad)}`);
+          }),
+        );
+        if (flying.length > 2) await flying.shift();
+      }
+      await Promise.all(flying);
+      return together;
+    },
+    close: () => void receiver.stop().then(() => store.close()),
+  };
+}
+
+/** Ids a second that a new owner of a partition reads, in records as units of 500 messages write them. */
+async function rebuild(kafka: Kafka, ids: number): Promise<number> {
+  const input = await topic(kafka, 'rebuild', 1);
+  const options = { kafka, groupId: input, dedupLog: `${input}-ids`, createPartitioner };
+  const before = kafkaTransactions(options);
+  await before.assign({ topic: input, partition: 0 });
+  await before.close();
+  const producer = kafka.producer({ createPartitioner });
+  await producer.connect();
+  for (let written = 0; written < ids; written += 40 * 500) {
+    const messages = Array.from({ length: 40 }, () => {
+      const entries = randomFillSync(new Int32Array(500 * entryWords));
+      const value = encodeRecord({ kind: 'unit', id: randomBytes(16), probation: { limit: 0, left: 0 }, entries, notes: [] });
+      return { key: `${input}/${input}`, value, partition: 0 };
+    });
+    await producer.send({ topic: options.dedupLog, messages });
+  }
+  await producer.disconnect();
+  const store = kafkaTransactions(options);
+  const began = performance.now();
+  await store.assign({ topic: input, partition: 0 });
+  const ms = performance.now() - began;
+  if (store.stats().ids !== ids) throw new Error(`Expected ${ids} ids, got ${store.stats().ids}`);
+  await store.close();
+  return Math.round((ids / ms) * 1_000);
+}
+
+function bytesPerId(ids: number): number {
+  const index = idIndex({ spanMs: Number.POSITIVE_INFINITY });
+  const entries = new Int32Array(10_000 * entryWords);
+  for (let at = 0; at < ids; at++) {
+    if (at % 10_000 === 0) randomFillSync(entries);
+    index.add(entries, at % 10_000, 0);
+  }
+  return Number((index.bytes / index.size).toFixed(1));
+}
+
+export const bench: Bench = async ({ seconds }) => {
+  const { Kafka, logLevel } = await import('kafkajs');
+  const kafka = new Kafka({ brokers: [...(await service('kafka')).brokers], logLevel: logLevel.NOTHING });
+  const plain = (size: number) => `plain send, ${size} at once`;
+  const hand = (size: number) => `transaction by hand, no ids, ${size} in each`;
+  const ours = (size: number) => `kafkaTransactions, ${size} in each`;
+  const contenders: Contender[] = [];
+  for (const size of [500, 2_000]) {
+    contenders.push(await plainSend(kafka, plain(size), size), await byHand(kafka, hand(size), size));
+    contenders.push(await transactions(kafka, ours(size), size));
+  }
+  const cases = await sideBySide(contenders, { seconds });
+  const perSecond = (name: string) => cases.find((each) => each.name === name)!.perSecond;
+  const ratio = (size: number) => Number((perSecond(ours(size)) / perSecond(plain(size))).toFixed(3));
+  const rebuilt = await rebuild(kafka, 4_000_000);
+  await stopAll();
+  return {
+    cases,
+    aims: [
+      { name: 'transactions of 500 messages against a plain send of the same messages', measured: ratio(500), atLeast: 0.4 },
+      { name: 'transactions of 2,000 messages against a plain send of the same messages', measured: ratio(2_000), atLeast: 0.7 },
+      { name: 'ids a second that a new owner reads', measured: rebuilt, atLeast: 2_000_000 },
+      { name: 'bytes for an id among ten million', measured: bytesPerId(10_000_000), atMost: 32 },
+    ],
+  };
+};
