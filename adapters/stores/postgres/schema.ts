@@ -1,5 +1,6 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import { identifier, type PgClient, type PgPool, type PgQueryable, sqlState } from './client.ts';
+import { journalStep } from './journal-schema.ts';
 import { type OutboxNames, outboxNames, outboxStep } from './outbox-schema.ts';
 
 /** Where the store's tables are. */
@@ -74,11 +75,12 @@ create table ${guard} (
   never bigint references ${guard} (unit) deferrable initially deferred
 ) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);`,
     outboxStep(names),
+    journalStep(names),
   ];
 }
 
 /** The version of the schema that this code needs. */
-export const schemaVersion = 2;
+export const schemaVersion = 3;
 
 /**
  * The migration as text, for those who run their own: makes the tables, or brings them to this version. Safe to run again, and by several at
