@@ -198,3 +198,32 @@ function shuffle(value: unknown, next: () => number): unknown {
   }
   return shuffled;
 }
+
+describe('odd objects', () => {
+  it('with many members in any order are written in the one order', () => {
+    const names = Array.from({ length: 100 }, (_, i) => `n${(i * 37) % 100}`);
+    const [one, other] = [names, names.toReversed()].map((each) => canonicalJson(Object.fromEntries(each.map((name) => [name, 1]))));
+    expect(one).toBe(other);
+    expect(one).toBe(
+      `{${names
+        .toSorted()
+        .map((name) => `"${name}":1`)
+        .join(',')}}`,
+    );
+  });
+
+  it('with a member called toJSON that is no function are data', () => {
+    expect(canonicalJson({ toJSON: 5 })).toBe('{"toJSON":5}');
+  });
+
+  it('of a class without a name are refused all the same', () => {
+    const nameless = Object.create(Object.create(Object.create(null)));
+    expect(() => canonicalJson(Object.create(nameless))).toThrow(notCanonical('an instance of a class'));
+  });
+
+  it('nest up to the limit, and no deeper', () => {
+    const nested = (depth: number) => JSON.parse('['.repeat(depth) + ']'.repeat(depth));
+    expect(canonicalJson(nested(501))).toHaveLength(1_002);
+    expect(() => canonicalJson(nested(502))).toThrow(notCanonical('nesting deeper than 500'));
+  });
+});

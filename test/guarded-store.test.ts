@@ -117,6 +117,32 @@ describe('claims that come too late', () => {
     expect(await real.inspect('busy')).toMatchObject({ state: 'claimed', attempts: 1 });
   });
 
+  it('and are none ask for nothing; of the others only what was given is given back', async () => {
+    const settled: string[][] = [];
+    const late = async (other: string) => {
+      const { promise, open } = latch();
+      const { store, world, real } = stand({
+        claim: async (asks) => {
+          const answers = await real.claim(asks);
+          await promise;
+          return answers;
+        },
+        settle: async (ends) => {
+          settled.push(ends.map(({ key }) => key));
+          return real.settle(ends);
+        },
+      });
+      await real.claim([{ ...ask('busy'), token: 'other' }]);
+      void store.claim([ask('busy'), ask(other)]).catch(() => {});
+      await world.advance(timeoutMs);
+      open();
+      await world.settle();
+    };
+    await late('busy');
+    await late('a');
+    expect(settled).toEqual([['a']]);
+  });
+
   it.each<[string, Partial<DedupStore>]>([
     ['are nonsense', {}],
     ['can not be given back', { settle: () => Promise.reject(new Error('down')) }],

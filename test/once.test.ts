@@ -288,6 +288,8 @@ describe('a function that fails', () => {
     const call = watch(charge({ id: 'a' }));
     await world.advance(7_000);
     expect(call.error).toEqual(code('handler-timeout', '"charge" ran too long'));
+    // Nobody else may start before the lease has ended.
+    expect((call.error as { retryAfterMs: number }).retryAfterMs).toBeGreaterThan(20_000);
     await expect(charge({ id: 'a' })).rejects.toEqual(code('busy'));
   });
 });
@@ -306,7 +308,8 @@ describe('a claim that is lost while the function runs', () => {
     expect(await second({ id: 'a' })).toBe('second');
     open('first');
     await first.world.advance(2_000);
-    expect(call.error).toEqual(code('claim-lost'));
+    expect(call.error).toEqual(code('claim-lost', '"charge" lost its claim while it ran; another worker may have taken over'));
+    expect(call.error).toMatchObject({ retryAfterMs: expect.any(Number) });
     expect(await second({ id: 'a' })).toBe('second');
   });
 });
@@ -332,7 +335,9 @@ describe('the fingerprint', () => {
   it('that can not be taken is an error of its own, and nothing is run or parked', async () => {
     const { options } = stand({ fingerprint: ({ amount }) => (amount === 1 ? new Map() : amount) });
     const charge = once(options, (order) => order.amount);
-    await expect(charge({ id: 'a', amount: 1 })).rejects.toEqual(code('not-canonical', 'an instance of Map'));
+    const error: unknown = await charge({ id: 'a', amount: 1 }).catch((thrown) => thrown);
+    expect(error).toEqual(code('not-canonical', 'The fingerprint of "charge" can\'t be taken: '));
+    expect((error as Error).cause).toEqual(code('not-canonical', 'an instance of Map'));
     expect(await charge({ id: 'a', amount: 2 })).toBe(2);
   });
 });
