@@ -2,6 +2,7 @@
 export type { KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaRunConfig } from './client.ts';
 export type { KafkaDeadLetter, KafkaDeadLetterOption } from './dead-letter.ts';
 export type { KafkaDelivery, KafkaRecord } from './delivery.ts';
+export { type KafkaDestinationOptions, type KafkaProducing, kafkaDestination } from './destination.ts';
 export { type KafkaAdapter, kafka } from './kafka.ts';
 export { messageKey, offset } from './keys.ts';
 export type { KafkaActivity } from './link.ts';

@@ -11,9 +11,9 @@ export type SqsSendResult =
   | { readonly state: 'sent'; readonly messageId: string; readonly sequenceNumber?: string | undefined }
   /**
    * `retriable`: sending it again, with the same key, may succeed, and is safe: it may have arrived already. On a FIFO queue messages
-   * behind a failed one of their group are not sent, and are retriable too.
+   * behind a failed one of their group are not sent, and are retriable too. `refused`: for what the message is, not for what became of its request.
    */
-  | { readonly state: 'failed'; readonly error: ReceiverError; readonly retriable: boolean };
+  | { readonly state: 'failed'; readonly error: ReceiverError; readonly retriable: boolean; readonly refused: boolean };
 
 export interface Sending {
   readonly calls: Pick<SqsCalls, 'sendMessageBatch'>;
@@ -53,11 +53,12 @@ async function sendOnce(sending: Sending, batch: readonly Outgoing[], signal: Ab
       const success = sent.get(entryId(i));
       if (success) return sentResult(success);
       const failure = failed.get(entryId(i)) ?? { Message: 'the answer does not name it' };
-      return { state: 'failed', error: entryError('SendMessageBatch', failure), retriable: isPassingFailure(failure) };
+      const retriable = isPassingFailure(failure);
+      return { state: 'failed', error: entryError('SendMessageBatch', failure), retriable, refused: !retriable };
     });
   } catch (cause) {
     const error = new ReceiverError('broker', `SendMessageBatch failed: ${describeError(cause)}`, { cause });
-    return batch.map(() => ({ state: 'failed', error, retriable: isPassing(cause) }));
+    return batch.map(() => ({ state: 'failed', error, retriable: isPassing(cause), refused: false }));
   }
 }
 

@@ -79,7 +79,7 @@ export function sqsSender<Message>(options: SqsSenderOptions<Message>): SqsSende
           if (halted.has(group)) results[index] = behindFailed;
           else outgoing.push(outgoingOf(reading, message, index, group));
         } catch (error) {
-          fail(index, group, { state: 'failed', error: asReceiverError(error), retriable: false });
+          fail(index, group, { state: 'failed', error: asReceiverError(error), retriable: false, refused: true });
         }
       });
 
@@ -108,6 +108,7 @@ const behindFailed: SqsSendResult = {
   state: 'failed',
   error: new ReceiverError('broker', 'Not sent, because an earlier message of its group has failed'),
   retriable: true,
+  refused: false,
 };
 
 function readingOf<Message>(options: SqsSenderOptions<Message>): Reading<Message> {
