@@ -2,7 +2,7 @@ import type { DedupStore } from '../../src/store.ts';
 import type { Kernel } from './kernel.ts';
 
 /** So often a store of relaxed durability writes to its disk what it has answered before. */
-export const syncMs = 3_000;
+const syncMs = 3_000;
 
 /** What a crash takes back: everything since then. */
 export const syncedAt = (now: number): number => Math.floor(now / syncMs) * syncMs;

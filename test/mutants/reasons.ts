@@ -1,0 +1,3 @@
+export function reasonOf(_file: string, _change: string): string | undefined {
+  return undefined;
+}

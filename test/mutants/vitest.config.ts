@@ -1,0 +1,11 @@
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+
+/** The tests of src/ that need neither a service nor a second process: what mutants of src/ are run against. */
+export default defineConfig({
+  test: {
+    root: fileURLToPath(new URL('../..', import.meta.url)),
+    include: ['test/*.test.ts', 'test/effects/{journal,outbox-sqlite,saga,step,steps}.test.ts'],
+    exclude: ['test/{demo,examples,kill,package,readme}.test.ts'],
+  },
+});
