@@ -89,7 +89,6 @@ class SagaRun {
       this.#failure ??= error as TerminalError;
     }
     const failure = this.#failure!;
-    await this.#quiet();
     // Decided for good: what follows is also what an attempt does that comes after a crash.
     if (!undoing) await this.#run.write({ name: sagaName(this.#name), state: 'failed', text: failureText(failure) });
     await known.allAsked(sagaStepName(this.#name, ''), `undoes the saga ${show(this.#name)} without it`);

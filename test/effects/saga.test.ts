@@ -118,6 +118,27 @@ describe('a saga', () => {
     expect(done).toEqual(['flight', 'hotel', 'undo hotel', 'undo flight']);
   });
 
+  it('that was undone begins no other step, and does not wait for what its handler has done since', async () => {
+    const { done, now } = effects();
+    const fail = failing(2);
+    const { finish, world } = worker(async (ctx) => {
+      const undone = await ctx
+        .saga('trip', async (saga) => {
+          await booking(saga, now)('flight');
+          if (ctx.attempt === 1) throw new TerminalError('over budget');
+          await booking(saga, now)('car');
+        })
+        .catch((error) => error);
+      await ctx.step('apologise', () => now('apology'));
+      fail();
+      return undone.message;
+    });
+    expect(await finish()).toMatchObject({ action: 'ack', result: 'Saga "trip" was undone (flight): over budget' });
+    expect(done).toEqual(['flight', 'undo flight', 'apology']);
+    // No more than the pauses between the attempts.
+    expect(world.clock.now()).toBeLessThan(4_000);
+  });
+
   it('gives every compensation the result and a key of its own, the same on every attempt', async () => {
     const keys = { do: new Set<string>(), undo: new Set<string>() };
     const seen: unknown[] = [];

@@ -402,6 +402,23 @@ describe('a worker that has lost its claim', () => {
     expect(done).toEqual(['charge']);
   });
 
+  it('does not begin its first step either, if the store knows better', async () => {
+    const { done, now } = effects();
+    const world = virtualWorld();
+    let ahead = 0;
+    const store = memoryStore({ now: () => world.clock.now() + ahead });
+    const { deliver, key } = worker(
+      async (ctx) => {
+        ahead = 60_000;
+        await store.claim([{ key, fingerprint: '', token: 'of another', leaseMs: 30_000, retainMs: 30_000 }]);
+        await ctx.step('charge', () => now('charge'));
+      },
+      { world, store },
+    );
+    expect(await deliver()).toMatchObject({ action: 'retry', reason: 'fenced' });
+    expect(done).toEqual([]);
+  });
+
   it('begins no step when its lease may have ended, before anybody has told it', async () => {
     const { done, now } = effects();
     const world = virtualWorld();

@@ -1,0 +1,310 @@
+import { DatabaseSync } from 'node:sqlite';
+import { describe, expect, it } from 'vitest';
+import { sqliteOutbox } from '../../adapters/stores/sqlite/index.ts';
+import { type Destination, type OutboxMessage, type OutboxQueue, type Outgoing, type RelayOptions, relay } from '../../src/index.ts';
+import { virtualWorld } from '../../src/testing/virtual-world.ts';
+import { message, type Name, scripted, textOf } from './outbox-contract.ts';
+
+/** A relay in virtual time, on an outbox in memory. */
+function stand(destination: Destination, options: Partial<RelayOptions<Name>> = {}) {
+  const world = virtualWorld({ seed: 7 });
+  const db = new DatabaseSync(':memory:');
+  const outbox = sqliteOutbox(db, { destinations: ['orders', 'mails'], world });
+  const errors: string[] = [];
+  const onError = (error: unknown, to: string) => void errors.push(`${to}: ${(error as Error).message}`);
+  const stop = new AbortController();
+  const sending = relay({ outbox, to: { orders: destination }, world, onError, ...options });
+  return {
+    world,
+    outbox,
+    errors,
+    stop,
+    sending,
+    publish(...messages: OutboxMessage[]): void {
+      db.exec('begin');
+      outbox.publish(db, 'orders', messages);
+      db.exec('commit');
+    },
+    /** Runs the relay until it is stopped. */
+    start: () => sending.run(stop.signal),
+    waiting: async () => (await outbox.stats()).reduce((sum, { waiting }) => sum + waiting, 0),
+  };
+}
+
+const texts = ({ got }: { got: readonly { text: string }[] }) => got.map(({ text }) => text);
+const failed = (reason: string) => ({ state: 'failed', error: new Error(reason) }) as const;
+
+describe('a relay', () => {
+  it('sends what is there in order, then what comes, within one poll', async () => {
+    const destination = scripted();
+    const { world, publish, start, stop, waiting } = stand(destination, { pollMs: 200 });
+    publish(message('1', 'a'), message('2', 'a'), message('3'));
+    const running = start();
+    await world.advance(1);
+    expect(texts(destination)).toEqual(['1', '2', '3']);
+    publish(message('4', 'a'));
+    await world.advance(200);
+    expect(texts(destination)).toEqual(['1', '2', '3', '4']);
+    expect(await waiting()).toBe(0);
+    stop.abort();
+    await running;
+    await world.advance(20_000);
+    expect(world.timers).toBe(0);
+  });
+
+  it('drains: sends what is due, and ends', async () => {
+    const destination = scripted();
+    const { publish, sending, world } = stand(destination, { batchSize: 2 });
+    publish(...['1', '2', '3', '4', '5'].map((text) => message(text, 'a')));
+    await sending.drain();
+    expect(destination.sends).toEqual([['1', '2'], ['3', '4'], ['5']]);
+    expect(world.timers).toBe(0);
+    await expect(sending.drain()).rejects.toMatchObject({ code: 'stopped' });
+  });
+
+  it('is patient with a destination that is down: it tries again after pauses that grow, parks nothing, and loses no order', async () => {
+    let up = false;
+    const destination = scripted(() => (up ? { state: 'sent' } : failed('down')));
+    const { world, publish, start, stop, errors, outbox } = stand(destination, { maxAttempts: 2, backoff: { firstMs: 10, maxMs: 10 } });
+    publish(...Array.from({ length: 40 }, (_, i) => message(String(i), `k${i % 4}`)));
+    const running = start();
+    await world.advance(3_600_000);
+    expect(destination.sends.length).toBeGreaterThan(100);
+    expect(destination.sends.length).toBeLessThan(400);
+    expect(await outbox.listParked({ limit: 10 })).toEqual([]);
+    expect(errors).toContain('orders: down');
+    up = true;
+    await world.advance(60_000);
+    for (const key of [0, 1, 2, 3]) {
+      expect(texts(destination).filter((text) => Number(text) % 4 === key)).toEqual(
+        Array.from({ length: 10 }, (_, i) => String(i * 4 + key)),
+      );
+    }
+    stop.abort();
+    await running;
+  });
+
+  it('finds the one message by which a whole batch fails, sends all others, and parks it after `maxAttempts`', async () => {
+    // As a broker that closes the connection: nothing of a batch with it is sent, and nobody says why.
+    const inner = scripted();
+    const destination: Destination = {
+      send: (messages, signal) =>
+        messages.some((each) => textOf(each) === 'poison') ? Promise.reject(new Error('reset')) : inner.send(messages, signal),
+    };
+    const { world, publish, start, stop, outbox } = stand(destination, { maxAttempts: 3, backoff: { firstMs: 1_000, maxMs: 4_000 } });
+    const all = Array.from({ length: 100 }, (_, i) => (i === 37 ? 'poison' : String(i)));
+    publish(...all.map((text, i) => message(text, `k${i % 10}`)));
+    const running = start();
+    // Others have to get through for it to be known that the failure is its own.
+    for (let round = 0; round < 10; round++) {
+      await world.advance(10_000);
+      publish(message(`late ${round}`, 'k7'));
+    }
+    await world.advance(60_000);
+    const parked = await outbox.listParked({ limit: 10 });
+    expect(parked.map(textOf)).toEqual(['poison']);
+    expect(parked[0]).toMatchObject({ failures: 3, reason: 'Error: reset' });
+    const late = Array.from({ length: 10 }, (_, i) => `late ${i}`);
+    expect(texts(inner).toSorted()).toEqual([...all.filter((text) => text !== 'poison'), ...late].toSorted());
+    expect(texts(inner).filter((text) => /7$/.test(text) && text !== 'late 7')).toEqual([
+      '7',
+      '17',
+      '27',
+      '47',
+      '57',
+      '67',
+      '77',
+      '87',
+      '97',
+    ]);
+    stop.abort();
+    await running;
+  });
+
+  it('parks a message that the destination refuses after `maxAttempts`; those behind it with its ordering key wait for that, others do not', async () => {
+    const destination = scripted((each) =>
+      textOf(each) === 'bad' ? { state: 'refused', error: new Error('too long') } : { state: 'sent' },
+    );
+    const { world, publish, start, stop, outbox, errors } = stand(destination, {
+      maxAttempts: 3,
+      backoff: { firstMs: 1_000, maxMs: 60_000 },
+    });
+    publish(message('1', 'a'), message('bad', 'a'), message('2', 'a'), message('3', 'b'));
+    const running = start();
+    await world.advance(300);
+    expect(texts(destination)).toEqual(['1', '3']);
+    await world.advance(4_000);
+    expect(texts(destination)).toEqual(['1', '3', '2']);
+    expect(errors.filter((error) => error === 'orders: too long')).toHaveLength(3);
+    const [parked] = await outbox.listParked({ limit: 10 });
+    expect(parked).toMatchObject({ failures: 3, reason: 'Error: too long' });
+    // Repaired, it is sent; the order is lost by then.
+    expect(await outbox.replay(parked!.number)).toBe(true);
+    stop.abort();
+    await running;
+  });
+
+  it('keeps going when a take fails, and when the hook for errors does', async () => {
+    const destination = scripted();
+    let failures = 3;
+    const { world, outbox, publish } = stand(destination);
+    const shaky: OutboxQueue<Name> = {
+      ...outbox,
+      take: (...args) => (failures-- > 0 ? Promise.reject(new Error('no database')) : outbox.take(...args)),
+    };
+    const told: unknown[] = [];
+    const stop = new AbortController();
+    const onError = (error: unknown) => {
+      told.push(error);
+      throw new Error('logger');
+    };
+    const running = relay({ outbox: shaky, to: { orders: destination }, world, onError }).run(stop.signal);
+    publish(message('1'));
+    await world.advance(2_000);
+    expect(texts(destination)).toEqual(['1']);
+    expect(told).toHaveLength(3);
+    stop.abort();
+    await running;
+  });
+
+  it('takes an answer that is too short for a failure', async () => {
+    const destination: Destination = { send: async (messages) => messages.slice(1).map(() => ({ state: 'sent' })) };
+    const { world, publish, start, stop, errors, waiting } = stand(destination);
+    publish(message('1'), message('2'));
+    const running = start();
+    await world.advance(1);
+    expect(errors[0]).toBe('orders: Expected 2 answers from destination orders, got 1');
+    expect(await waiting()).toBe(2);
+    stop.abort();
+    await running;
+  });
+
+  it('leaves destinations that it does not have to other relays', async () => {
+    const orders = scripted();
+    const mails = scripted();
+    const { world, outbox, publish, sending } = stand(orders);
+    publish(message('order'));
+    await sending.drain();
+    expect(mails.got).toEqual([]);
+    await relay({ outbox, to: { mails }, world }).drain();
+    expect([texts(orders), texts(mails)]).toEqual([['order'], []]);
+  });
+
+  it('lets what is under way end when it is stopped, and takes nothing more', async () => {
+    const gate = Promise.withResolvers<void>();
+    const destination = scripted(async () => (await gate.promise, { state: 'sent' }));
+    const { world, publish, start, stop, waiting } = stand(destination, { batchSize: 1 });
+    publish(message('1'), message('2'));
+    const running = start();
+    await world.advance(10);
+    stop.abort();
+    await world.advance(5_000);
+    gate.resolve();
+    await running;
+    expect(texts(destination)).toEqual(['1']);
+    expect(await waiting()).toBe(1);
+    expect(world.timers).toBe(0);
+  });
+
+  it('tells a destination that hangs to end after `graceMs`, and closes it', async () => {
+    let closed = 0;
+    const destination: Destination = {
+      send: (_, signal) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('aborted')))),
+      close: async () => void closed++,
+    };
+    const { world, publish, sending, stop, waiting } = stand(destination);
+    publish(message('1'));
+    const running = sending.run(stop.signal, { graceMs: 3_000 });
+    await world.advance(10);
+    stop.abort();
+    await world.advance(2_999);
+    expect(closed).toBe(0);
+    await world.advance(1);
+    await running;
+    expect(closed).toBe(1);
+    expect(await waiting()).toBe(1);
+  });
+
+  it('is woken by an outbox that can tell, and by its polls where that fails', async () => {
+    const destination = scripted();
+    const { world, outbox, publish } = stand(destination);
+    let wake: (name: string) => void = () => {};
+    let listens = 0;
+    const telling: OutboxQueue<Name> = {
+      ...outbox,
+      listen: (ring, signal) => {
+        if (listens++ === 0) return Promise.reject(new Error('no connection'));
+        wake = ring;
+        return new Promise((resolve) => signal.addEventListener('abort', () => resolve()));
+      },
+    };
+    const stop = new AbortController();
+    const errors: unknown[] = [];
+    const running = relay({
+      outbox: telling,
+      to: { orders: destination },
+      world,
+      pollMs: 60_000,
+      onError: (error) => errors.push(error),
+    }).run(stop.signal);
+    await world.advance(2_000);
+    expect(errors).toHaveLength(1);
+    publish(message('1'));
+    await world.advance(10);
+    expect(texts(destination)).toEqual([]);
+    wake('mails');
+    wake('orders');
+    await world.settle();
+    await world.advance(1);
+    expect(texts(destination)).toEqual(['1']);
+    publish(message('2'));
+    await world.advance(60_000);
+    expect(texts(destination)).toEqual(['1', '2']);
+    stop.abort();
+    await running;
+    expect(world.timers).toBe(0);
+  });
+
+  it.each<[string, object, RegExp]>([
+    ['no outbox', { outbox: undefined }, /`outbox` to be an outbox/],
+    ['no destination', { to: {} }, /`to` to be/],
+    [
+      'a destination that the outbox does not have',
+      { to: { others: scripted() } },
+      /`to` to be a subset of the outbox's destinations \(orders, mails\), got `"others"`/,
+    ],
+    ['a destination that can not send', { to: { orders: {} } }, /`to.orders` to be a destination/],
+    ['no batch', { batchSize: 0 }, /`batchSize`/],
+    ['no tries', { maxAttempts: 0 }, /`maxAttempts`/],
+    ['a backoff that shrinks', { backoff: { firstMs: 10, maxMs: 5 } }, /`backoff.maxMs`/],
+    ['a poll without a pause', { pollMs: 0 }, /`pollMs`/],
+  ])('is not made with %s', (_, options, complaint) => {
+    const { outbox } = stand(scripted());
+    expect(() => relay({ outbox, to: { orders: scripted() }, ...options } as RelayOptions<Name>)).toThrow(complaint);
+  });
+});
+
+describe('two relays on one SQLite file in memory', () => {
+  it('the second one takes over when the first has not come back within `leaseMs`, whose answer is then not written any more', async () => {
+    const world = virtualWorld();
+    const db = new DatabaseSync(':memory:');
+    const options = { destinations: ['orders'], world, leaseMs: 1_000 } as const;
+    const [first, second] = [sqliteOutbox(db, options), sqliteOutbox(db, options)];
+    db.exec('begin');
+    first.publish(db, 'orders', [message('1', 'k'), message('2', 'k')]);
+    db.exec('commit');
+    const hangs = Promise.withResolvers<void>();
+    const zombie = first.take('orders', 1, async (due) => (await hangs.promise, due.map(() => ({ as: 'sent' }) as const)));
+    await world.settle();
+    const got: string[] = [];
+    const all = async (due: readonly Outgoing[]) => (got.push(...due.map(textOf)), due.map(() => ({ as: 'left' }) as const));
+    await world.advance(999);
+    expect(await second.take('orders', 10, all)).toBe(0);
+    await world.advance(1);
+    expect(await second.take('orders', 10, all)).toBe(2);
+    hangs.resolve();
+    await expect(zombie).rejects.toMatchObject({ code: 'claim-lost' });
+    expect(await second.take('orders', 10, all)).toBe(2);
+    expect(got).toEqual(['1', '2', '1', '2']);
+  });
+});
