@@ -2,10 +2,13 @@ import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { files, type Packed, pack, read, root, run } from './support/package.ts';
-import { service } from './support/services/index.ts';
+import { service, variableOf } from './support/services/index.ts';
 
 /** What Node says of itself, and of kafkajs's first timer. */
 const quiet = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];
+
+/** An example is told where its services are by the variables that it reads. */
+const services = { TEST_KAFKA_BROKERS: 'kafka', TEST_POSTGRES_URL: 'postgres' } as const;
 
 describe('each example runs, with the package as it would be published', () => {
   let packed: Packed;
@@ -18,8 +21,9 @@ describe('each example runs, with the package as it would be published', () => {
   afterAll(() => packed?.remove());
 
   it.each(files('examples/*.ts'))('%s', async (path) => {
-    // An example is told where its service is by the variable that it reads.
-    if (read(path).includes('TEST_KAFKA_BROKERS')) process.env['TEST_KAFKA_BROKERS'] ??= (await service('kafka')).brokers.join(',');
+    for (const [variable, name] of Object.entries(services)) {
+      if (read(path).includes(variable)) process.env[variable] ??= variableOf(name, (await service(name)) as never)[1];
+    }
     const { code, stdout, stderr } = await run(project, process.execPath, [...quiet, path]);
     expect(code, `${stdout}\n${stderr}`).toBe(0);
     expect(stderr).toBe('');

@@ -68,6 +68,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     assignment.ready?.close();
     // kafkajs keeps a partition paused over a rebalance.
     assignment.resume?.();
+    assignment.resume = undefined;
     const left = assignment.runner
       .then(() => assignment.progress.revoke())
       .catch((error: unknown) => report(error, 'assign'))

@@ -31,7 +31,7 @@ export function commits(options: {
 
   async function commitNow(): Promise<void> {
     const next = options.next();
-    if (closed || next <= committed) return;
+    if (next <= committed) return;
     try {
       await options.commit(next);
       committed = next;

@@ -188,7 +188,6 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
 
   function finish({ offset }: KafkaDelivery): void {
     tracker.finish(offset);
-    if (over.signal.aborted) return;
     commits?.advanced();
     settings.advanced();
   }

@@ -104,6 +104,41 @@ describe('a rebalance', () => {
     expect(committed()).toBe(8);
   });
 
+  it('takes the partition: what a handler of before achieves is recorded, and its offset is the new owner’s to commit', async () => {
+    const { model, world, worker, committed } = virtual();
+    const open = latch();
+    const first = await worker(() => open.promise);
+    model.produce('t', messages(1));
+    const second = await worker(() => {});
+    await world.advance(10_000);
+    model.group('g').expel('member-1');
+    await world.advance(1_000);
+    const before = first.consumer.log.length;
+    open.open();
+    await world.advance(20_000);
+    expect(offsetsOf(first.consumer.log.slice(before))).toEqual([]);
+    expect(offsetsOf(second.consumer.log)).toEqual([0, 0, 1]);
+    expect(committed()).toBe(1);
+  });
+
+  it('ends a pause: whoever has the partition then reads on', async () => {
+    const { model, world, worker, committed } = virtual();
+    let broken = true;
+    const { consumer } = await worker(
+      ({ id }) => {
+        if (id === 'm0' && broken) throw new RetryAfter(600_000);
+      },
+      { kafka: { window: 5 } },
+    );
+    model.produce('t', messages(20));
+    await world.advance(1_000);
+    expect([...consumer.paused]).toEqual(['t/0']);
+    broken = false;
+    model.group('g').rebalance();
+    await world.advance(20_000);
+    expect(committed()).toBe(20);
+  });
+
   it('drops what waits for its next try in memory: the new owner gets it, and this one commits nothing of it any more', async () => {
     const { model, world, worker, committed } = virtual();
     let runs = 0;
