@@ -1,5 +1,5 @@
 import { sleep, type World } from '../../../src/clock.ts';
-import { describeError, ReceiverError } from '../../../src/errors.ts';
+import { describeError, isClaimLost, ReceiverError } from '../../../src/errors.ts';
 import type { TransactionalStore } from '../../../src/store.ts';
 import { isFenced, isPassing, type KafkaTransaction, type TopicPartition } from './client.ts';
 import { memory } from './memory.ts';
@@ -70,6 +70,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   /** Up to here the log is in memory. */
   let position: string | undefined;
   let term = newTerm(notAssigned());
+  /** What is being assigned. */
+  let coming: Term | undefined;
   let revokedAt: number | undefined;
 
   function notAssigned(): ReceiverError {
@@ -156,7 +158,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
    * Fence, then read. New producers with the same ids: what an older one had begun is ended by the broker, and nothing else of it can commit. The
    * log is then read up to a record that was written after the fence, so all that did commit is known.
    */
-  async function takeOver(kind: 'assigned' | 'mark', wanted?: Buffer): Promise<boolean> {
+  async function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<boolean> {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
     let next = kind;
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
@@ -170,6 +172,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         next = 'mark';
         return await catchUp(mark.id, wanted);
       } catch (error) {
+        // Given back meanwhile.
+        if (at.lost) throw at.lost;
         if (isFenced(error) || (error instanceof ReceiverError && error.code === 'broker') || clock.now() + waitMs >= giveUpAt) throw error;
         await sleep(clock, waitMs);
       }
@@ -194,10 +198,10 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   /** Whether a unit has committed that was left in doubt. */
   async function settled(at: Term, id: Buffer, cause: unknown): Promise<boolean> {
     try {
-      return await takeOver('mark', id);
+      return await takeOver(at, 'mark', id);
     } catch (error) {
       const lost = lose(at, `its last transaction is in doubt, and could not be settled: ${describeError(error)}`, cause);
-      throw isFenced(error) ? lost : new ReceiverError('commit-in-doubt', lost.message, { cause });
+      throw isFenced(error) || isClaimLost(error) ? lost : new ReceiverError('commit-in-doubt', lost.message, { cause });
     }
   }
 
@@ -267,12 +271,14 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     async assign() {
       term.lost ??= lose(term, 'it was assigned anew', undefined);
       revokedAt = undefined;
+      const at = newTerm(undefined);
+      coming = at;
       return committing.run(async () => {
-        const at = newTerm(undefined);
         try {
           await topics.check(of.topic);
-          await takeOver('assigned');
+          await takeOver(at, 'assigned');
           const offset = await topics.committed(of);
+          if (at.lost) throw at.lost;
           term = at;
           return { offset };
         } catch (error) {
@@ -287,6 +293,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     async revoke() {
       const wasOwned = term.lost === undefined;
       term.lost ??= notAssigned();
+      if (coming) coming.lost ??= notAssigned();
       revokedAt = clock.now();
       await committing.run(async () => {
         // So that the next owner knows that nothing has died here. If it has taken over already, it is not told.

@@ -57,9 +57,21 @@ if (kind === 'plain') {
       if (Math.random() < 0.002) throw new TypeError('undefined is not a function');
     },
   );
+  const assign = async (partition: { topic: string; partition: number }) => {
+    const began = performance.now();
+    const slow = setInterval(
+      () => process.stderr.write(`${process.pid} assigns ${partition.partition} for ${Math.round(performance.now() - began)} ms\n`),
+      4_000,
+    );
+    try {
+      return await store.assign(partition);
+    } finally {
+      clearInterval(slow);
+    }
+  };
   const adapter = adapterOf(receiver, {
     consumer,
-    transactions: store,
+    transactions: { ...store, assign },
     deadLetter: 'drop',
     sessionTimeoutMs: sessionTimeout,
     partitionsConsumedConcurrently: 3,
@@ -67,8 +79,12 @@ if (kind === 'plain') {
   });
   await consumer.run(adapter.run());
   process.once('SIGTERM', async () => {
+    let stage = 'adapter';
+    setTimeout(() => process.stderr.write(`${process.pid} still stops the ${stage}\n`), 10_000);
     await adapter.stop({ graceMs: 2_000 });
+    stage = 'consumer';
     await consumer.disconnect();
+    stage = 'store';
     await store.close();
     process.exit(0);
   });

@@ -89,8 +89,19 @@ async function strike(made: Awaited<ReturnType<typeof rig>>, workers: ReturnType
   const finished = isDone();
   watching = false;
   await watch;
-  await Promise.all(workers.alive.map((child) => (child.kill('SIGTERM'), happened(child, 'exit'))));
-  return { done, back, finished };
+  const left = await Promise.all(workers.alive.map(end));
+  return { done, back, finished, stuck: left.filter((inOrder) => !inOrder).length };
+}
+
+/** Answers whether it has ended in good order. */
+async function end(child: ChildProcess): Promise<boolean> {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode === 0;
+  const exit = happened(child, 'exit');
+  child.kill('SIGTERM');
+  const impatient = setTimeout(() => child.kill('SIGKILL'), 15_000);
+  const [code] = await exit;
+  clearTimeout(impatient);
+  return code === 0;
 }
 
 function chaos(seed: number) {
@@ -106,9 +117,11 @@ describe('three workers that are killed, stalled past their session, and leave, 
     const workers = fleet({ kind: 'ours', brokers: made.brokers, ...made.names });
     for (let i = 0; i < 3; i++) workers.start();
     const producing = produce(made, 50_000, 0.1, number);
-    const { done, back, finished } = await strike(made, workers, 20_000, number);
+    const { done, back, finished, stuck } = await strike(made, workers, 20_000, number);
     const ids = await producing;
-    console.log(`seed ${seed}: ${JSON.stringify(done)}, ${workers.log.length} errors told by workers`);
+    console.log(
+      `seed ${seed}: ${JSON.stringify(done)}, ${stuck} workers did not end in good order, workers told: ${workers.log.join('') || 'nothing'}`,
+    );
     expect(finished, workers.log.slice(-20).join('')).toBe(true);
     expect(done['kill']! + done['stall']!).toBeGreaterThan(3);
     const all = await made.read();
