@@ -25,6 +25,8 @@ export interface Core {
   readonly suspects: Limiter;
   /** Absent where the store has only transactions. */
   readonly store: Pick<GuardedStore, 'claim' | 'settle' | 'journal'> | undefined;
+  /** Where the steps of transactional handlers are kept, if anywhere. */
+  readonly journal: GuardedStore | undefined;
   /** Handlers that were given up, until they have ended and what became of them is recorded. */
   readonly loose: Set<Promise<unknown>>;
   /** Aborted when `stop` begins: nothing new is started. */

@@ -25,8 +25,14 @@ export type DefaultGuarantee<Store> = Store extends TransactionalStore<any> ? 't
 /** What `ctx.tx` is. */
 export type TxOf<Store> = Store extends TransactionalStore<infer Tx> ? Tx : never;
 
-/** Whether a handler has `ctx.step`: where its claim is kept in a store that is a journal too. */
-export type HasSteps<Store, G extends Guarantee> = G extends 'transactional' ? false : Store extends Journal ? true : false;
+/** Whether a handler has `ctx.step`: where its claim is kept in a store that is a journal too, or beside its transaction. */
+export type HasSteps<Store, G extends Guarantee, Aside = undefined> = G extends 'transactional'
+  ? Aside extends Journal
+    ? true
+    : false
+  : Store extends Journal
+    ? true
+    : false;
 
 /** What every handler gets beside the payload. */
 export interface BaseContext {

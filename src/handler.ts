@@ -3,12 +3,11 @@ import { digest } from './digest.ts';
 import type { StepsContext } from './effects/context.ts';
 import { randomOf, uuidOf } from './effects/deterministic.ts';
 import { type PublishContext, Publishing } from './effects/publishing.ts';
-import { Run, type StepClaim } from './effects/run.ts';
+import { Run, type StepSource } from './effects/run.ts';
 import { type RunSaga, sagaOf } from './effects/saga.ts';
 import { type Step, stepOf } from './effects/step.ts';
 import { describeError, ReceiverError, RetryAfter, TerminalError, thrownValue } from './errors.ts';
 import type { BaseContext } from './guarantee.ts';
-import type { GuardedJournal } from './guarded-store.ts';
 import { runInside } from './inside.ts';
 import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
@@ -92,7 +91,12 @@ class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<Publ
 
   /** The handler has ended; so has what it has begun. */
   async end(failed: boolean): Promise<void> {
-    await this.#publishing?.end(failed);
+    try {
+      await this.#publishing?.end(failed);
+    } catch (error) {
+      await this.#run?.end(true);
+      throw error;
+    }
     await this.#run?.end(failed);
   }
 }
@@ -102,7 +106,7 @@ interface Own {
   readonly attempt: number;
   readonly tx?: unknown;
   readonly fence?: number;
-  readonly steps?: { readonly journal: GuardedJournal; claim(): Promise<StepClaim> } | undefined;
+  readonly steps?: StepSource | undefined;
 }
 
 /** Runs the handler: schema, handler, encoding of the result. Rejects with whatever goes wrong; `failureOf` says what follows. */

@@ -1,6 +1,7 @@
 import type { World } from './clock.ts';
 import { realWorld } from './clock.ts';
 import { type Codec, jsonCodec } from './codec.ts';
+import { isJournal, type Journal } from './effects/journal.ts';
 import type { Outbox } from './effects/outbox.ts';
 import { expectNumber, refuseOption } from './errors.ts';
 import type { EventHooks } from './events.ts';
@@ -77,7 +78,16 @@ export type ReceiverOptions<Store, Payload, G extends Guarantee, Name extends st
   readonly guarantee?: G & GuaranteeOf<Store>;
   /** For `ctx.publish`, in transactional mode: where the store is, so that messages commit with their effects. */
   readonly outbox?: Outbox<TxOf<Store>, Name>;
-} & (G extends 'leased' ? { readonly onStoreDown?: 'retry' | 'run' } : { readonly onStoreDown?: 'retry' });
+} & (G extends 'transactional'
+    ? {
+        /**
+         * For `ctx.step`, in transactional mode: a store whose records are written beside the transaction, so that a rollback leaves them alone.
+         * Each message then has a transaction of its own, which is open as long as its steps take, so `groupSize` is 1.
+         */
+        readonly journal?: (DedupStore & Journal) | undefined;
+      }
+    : { readonly journal?: undefined }) &
+  (G extends 'leased' ? { readonly onStoreDown?: 'retry' | 'run' } : { readonly onStoreDown?: 'retry' });
 
 export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {
   readonly on: EventHooks;
@@ -124,6 +134,7 @@ export interface ReceiverSettings extends CommonSettings {
   readonly results: boolean;
   readonly groupSize: number;
   readonly retiredSteps: readonly string[];
+  readonly journal: (DedupStore & Journal) | undefined;
   readonly outbox: Outbox<unknown> | undefined;
 }
 
@@ -134,6 +145,7 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
   if (offers.length === 0) refuseOption('store', 'a DedupStore or a TransactionalStore', store);
   if (typeof key !== 'function') refuseOption('key', "a key strategy such as header('message-id') or body((o) => o.id)", key);
   const guarantee = oneOf('guarantee', options.guarantee, offers, offers[0]!);
+  const journal = journalOf(options.journal, store, guarantee);
   const onStoreDown = oneOf('onStoreDown', options.onStoreDown, guarantee === 'leased' ? ['retry', 'run'] : ['retry'], 'retry');
   const backoff = options.backoff ?? {};
   if (typeof backoff !== 'object') refuseOption('backoff', '`{ firstMs, maxMs }`', backoff);
@@ -162,10 +174,25 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
     handlerTimeoutMs: expectNumber('handlerTimeoutMs', options.handlerTimeoutMs ?? 300_000, { atLeast: 1 }),
     backoff: { firstMs, maxMs },
     results,
-    groupSize: expectNumber('groupSize', options.groupSize ?? 500, { atLeast: 1, integer: true }),
+    groupSize: expectNumber('groupSize', options.groupSize ?? (journal ? 1 : 500), {
+      atLeast: 1,
+      ...(journal && { atMost: 1 }),
+      integer: true,
+    }),
     retiredSteps,
+    journal,
     outbox,
   };
+}
+
+function journalOf(journal: unknown, store: unknown, guarantee: Guarantee): (DedupStore & Journal) | undefined {
+  if (journal === undefined) return undefined;
+  if (guarantee !== 'transactional')
+    refuseOption('journal', `left out: the steps of a ${guarantee} handler are kept in \`store\``, journal);
+  if (!isDedupStore(journal) || !isJournal(journal)) refuseOption('journal', 'a DedupStore that is a Journal', journal);
+  if (journal === store && !journal.besideUnits)
+    refuseOption('journal', 'another store: while a transaction is open in this one, nothing can be written beside it', 'the store itself');
+  return journal;
 }
 
 export function isDedupStore(store: unknown): store is DedupStore {

@@ -1,11 +1,12 @@
 import { completedCache } from './cache.ts';
 import { sleep, type World } from './clock.ts';
 import type { Core } from './core.ts';
+import type { Journal } from './effects/journal.ts';
 import { expectNumber, ReceiverError, refuseOption } from './errors.ts';
 import { emitter, teller } from './events.ts';
 import { gate } from './gate.ts';
 import type { Context, DefaultGuarantee, Guarantee, GuaranteeOf, HasSteps, TxOf } from './guarantee.ts';
-import { guardedStore } from './guarded-store.ts';
+import { type GuardedStore, guardedStore } from './guarded-store.ts';
 import type { AnyHandler } from './handler.ts';
 import { identifier } from './identity.ts';
 import { isInside } from './inside.ts';
@@ -73,9 +74,10 @@ export function createReceiver<
   Payload = unknown,
   G extends Guarantee = DefaultGuarantee<Store>,
   Name extends string = never,
+  Aside extends (DedupStore & Journal) | undefined = undefined,
 >(
-  options: { readonly store: Store } & ReceiverOptions<Store, Payload, G, Name>,
-  handler: (payload: Payload, context: Context<G, TxOf<Store>, HasSteps<Store, G>, Name>) => unknown,
+  options: { readonly store: Store; readonly journal?: Aside } & ReceiverOptions<Store, Payload, G, Name>,
+  handler: (payload: Payload, context: Context<G, TxOf<Store>, HasSteps<Store, G, Aside>, Name>) => unknown,
 ): Receiver<G & GuaranteeOf<Store>> {
   const settings = receiverSettings(options as unknown as ReceiverOptions<unknown, unknown, Guarantee>);
   if (typeof handler !== 'function') refuseOption('handler', 'a function', handler);
@@ -100,6 +102,7 @@ function start(
   const storeGate = gate(world, scope, (name, event) => stopped.signal.aborted || emit(name, event));
   const active = new Set<Promise<unknown>>();
   const store = isDedupStore(anyStore) ? guardedStore(anyStore, storeGate, settings) : undefined;
+  const journal = settings.journal && guardedStore(settings.journal, storeGate, settings);
   const self = {};
   const core: Core = {
     settings,
@@ -107,8 +110,9 @@ function start(
     tell,
     gate: storeGate,
     store,
+    journal,
     cache: completedCache(clock, { size: settings.cacheSize, retentionMs }),
-    leases: leases({ clock, leaseMs, extend: (holds) => store!.extend(holds) }),
+    leases: leases({ clock, leaseMs, extend: (holds) => (journal ?? store!).extend(holds) }),
     limiter: limiter(settings.concurrency),
     suspects: limiter(1),
     loose: new Set(),
@@ -141,13 +145,13 @@ function start(
 
   /** Purging rides on other work, so that an idle receiver has no timer. */
   function purgeByTheWay(): void {
-    if (!store || clock.now() - purgedAt < settings.purgeEveryMs || stopping.signal.aborted) return;
+    if (clock.now() - purgedAt < settings.purgeEveryMs || stopping.signal.aborted) return;
     purgedAt = clock.now();
-    void track(
-      (async () => {
-        while (!stopping.signal.aborted && (await store.purge(purgeBatch)) === purgeBatch);
-      })().catch(() => {}),
-    );
+    for (const each of [store, journal]) if (each) void track(purge(each).catch(() => {}));
+  }
+
+  async function purge(each: GuardedStore): Promise<void> {
+    while (!stopping.signal.aborted && (await each.purge(purgeBatch)) === purgeBatch);
   }
 
   function track<T>(work: Promise<T>): Promise<T> {
@@ -177,6 +181,7 @@ function start(
     stopped.abort();
     core.leases.endAll();
     store?.close();
+    journal?.close();
     // Those who waited for the store have their verdicts now.
     await drained(0);
     return { abandoned: core.loose.size + unanswered };

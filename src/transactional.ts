@@ -16,6 +16,7 @@ import {
   verdictFor,
   type Way,
 } from './core.ts';
+import { stepsAside } from './effects/aside.ts';
 import { isClaimLost, ReceiverError } from './errors.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
@@ -248,12 +249,13 @@ class UnitOfWork {
       return retry(core, job, core.stopping.aborted ? 'stopped' : 'expired', 0);
     }
     core.tell('claimed', job, { attempt, orphaned });
+    const steps = core.journal && stepsAside(job.key, lease, { ...settings, store: core.journal });
     let failed: { readonly error: unknown } | undefined;
     let handled: Handled;
     try {
       handled = await unit.savepoint(
         (tx) =>
-          runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx }).catch((error: unknown) => {
+          runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx, steps }).catch((error: unknown) => {
             failed = { error };
             throw error;
           }),
@@ -261,7 +263,8 @@ class UnitOfWork {
       );
     } catch (error) {
       // Only what the handler itself threw, or has done to its savepoint, is the handler's failure; one that fails by itself breaks the unit.
-      const isHandlers = (failed && Object.is(failed.error, error)) || (error instanceof ReceiverError && error.code === 'aborted-transaction');
+      const isHandlers =
+        (failed && Object.is(failed.error, error)) || (error instanceof ReceiverError && error.code === 'aborted-transaction');
       if (!isHandlers) throw error;
       const { ending, verdict } = outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt);
       this.#end(job, ending);

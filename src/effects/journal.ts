@@ -17,6 +17,8 @@ import type { Key, Settled } from '../store.ts';
  * 36. Durable before answered, as 14. When in doubt, throw, as 15.
  */
 export interface Journal {
+  /** True if it can be written while a transaction of the same store is open, so that it can be the `journal` of its own units. */
+  readonly besideUnits?: boolean | undefined;
   /** Writes entries of claims. See 30-33, 35, 36. */
   writeEntries(writes: readonly EntryWrite[]): Promise<readonly Settled[]>;
   /** Reads all entries of claims. See 30, 31, 34. */

@@ -28,11 +28,17 @@ interface RunSettings {
   readonly retiredSteps: readonly string[];
 }
 
-/** What the steps of one attempt work with. */
-export interface RunOptions {
+/** Where an attempt keeps its journal. */
+export interface StepSource {
   readonly journal: GuardedJournal;
   /** Called once, at the first step. */
   claim(): Promise<StepClaim>;
+  /** Called when all is done, if the claim was for the steps alone. */
+  release?(): Promise<void>;
+}
+
+/** What the steps of one attempt work with. */
+export interface RunOptions extends StepSource {
   readonly lease: Lease;
   readonly settings: RunSettings;
   /** The downstream idempotency key of a name. */
@@ -257,9 +263,11 @@ export class Run {
     const left = [...this.#underWay];
     this.#begun.then(({ known }) => known.end(this.#options.lease.aborted)).catch(() => {});
     await Promise.allSettled(left);
+    const { known } = (await this.#begun.catch(() => undefined)) ?? {};
+    if (known) await this.#options.release?.();
     if (failed) return;
     await Promise.all(left);
-    const unasked = (await this.known()).unasked();
+    const unasked = known?.unasked() ?? [];
     if (unasked.length > 0) throw changed('has ended without asking for it', unasked);
   }
 }

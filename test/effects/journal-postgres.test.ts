@@ -1,7 +1,10 @@
+import type pg from 'pg';
 import { describe, expect, it } from 'vitest';
+import { attribute, createReceiver, type DedupStore, type Journal, type TransactionalStore } from '../../src/index.ts';
 import { keyOf, retainMs, single } from '../../src/testing/clauses/kit.ts';
 import { type JournalHarness, journalClauses, journalContract, runClause } from '../../src/testing/index.ts';
 import { postgresHarness } from '../adapters/stores/postgres-harness.ts';
+import { delivery } from '../support/stand.ts';
 
 const open = (options: object = {}) =>
   postgresHarness({}, options) as Promise<unknown> as Promise<JournalHarness & Awaited<ReturnType<typeof postgresHarness>>>;
@@ -26,6 +29,31 @@ describe('the journal contract catches a schema', () => {
 });
 
 describe('the journal in Postgres', () => {
+  it('can be that of its own transactions: what was charged is not charged again when they roll back', async () => {
+    const harness = await postgresHarness();
+    try {
+      const charged: string[] = [];
+      let attempts = 0;
+      const store = harness.store as DedupStore & TransactionalStore<pg.PoolClient> & Journal;
+      const receiver = createReceiver({ scope: 'test', key: attribute('id'), store, journal: store }, async (_, ctx) => {
+        const receipt = await ctx.step('charge', ({ key }) => `receipt ${charged.push(key)}`);
+        await harness.write(ctx.tx, receipt);
+        if (++attempts < 3) throw new Error('try again');
+      });
+      const actions: string[] = [];
+      for (let i = 0; i < 4; i++) {
+        const [verdict] = await receiver.process([delivery('a', { redelivered: i > 0 })]);
+        actions.push(verdict!.action);
+      }
+      expect(actions).toEqual(['retry', 'retry', 'ack', 'ack']);
+      expect(charged).toHaveLength(1);
+      expect(await harness.read()).toEqual(['receipt 1']);
+      await receiver.stop();
+    } finally {
+      await harness.close!();
+    }
+  });
+
   it('refuses a write that waits for a takeover which is under way', async () => {
     const harness = await open();
     const { store, db, schema } = harness;

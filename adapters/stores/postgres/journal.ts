@@ -45,6 +45,8 @@ left join ${journal} j on j.key = r.key`;
   }
 
   return {
+    // On a connection of its own, under a key of its own.
+    besideUnits: true,
     async writeEntries(writes) {
       if (writes.length === 0) return [];
       await ready();
