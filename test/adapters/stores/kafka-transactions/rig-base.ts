@@ -7,12 +7,6 @@ export function clientOf(brokers: readonly string[], more: object = {}): Kafka {
   return new Kafka({ brokers: [...brokers], logLevel: logLevel.NOTHING, ...more });
 }
 
-export interface Sent {
-  readonly id: string;
-  readonly value?: string;
-  readonly key?: string;
-}
-
 /** A message as it was read. */
 export interface Read {
   readonly partition: number;

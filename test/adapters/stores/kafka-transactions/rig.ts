@@ -5,7 +5,7 @@ import { attribute, createReceiver, type Delivery } from '../../../../src/index.
 import { service } from '../../../support/services/index.ts';
 import { clientOf, createPartitioner, processAll, readCommitted } from './rig-base.ts';
 
-export { clientOf, createPartitioner, deliveries, readCommitted, valuesOf } from './rig-base.ts';
+export { clientOf, deliveries, valuesOf } from './rig-base.ts';
 
 const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
