@@ -62,7 +62,8 @@ export function connect(client: RedisClient): Connection {
 /** A `ReceiverError` of code `store` for what Redis or its client answered; errors of this library pass as they are. */
 export function storeError(doing: string, cause: unknown): ReceiverError {
   if (cause instanceof ReceiverError) return cause;
-  // ioredis puts the arguments there, which are tokens and results: nothing for logs.
-  if (cause instanceof Error && 'command' in cause) delete cause.command;
+  // ioredis adds the command with its arguments, which are tokens and results: nothing for logs.
+  const last = (cause as { lastNodeError?: unknown } | undefined)?.lastNodeError;
+  for (const error of [cause, last]) if (error instanceof Error && 'command' in error) delete error.command;
   return new ReceiverError('store', `Redis failed while ${doing}: ${cause instanceof Error ? cause.message : cause}`, { cause });
 }

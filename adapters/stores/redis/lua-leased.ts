@@ -107,9 +107,9 @@ while at <= #ARGV do
         call('SET', key, head .. sub(value, 20) .. body)
         if kind == 'p' then enlist(key, retainMs) end
       else
+        ${compact ? "if state == 'k' then remember(sub(text, p + NAME + length + 1, p + size), sub(fields, n * 12 + 1, n * 12 + 12), sub(value, 33, 32 + WIDTH)) end" : ''}
         call('SETRANGE', key, '0', head)
         if kind == 'u' then call('SETRANGE', key, '20', pack('>I4', unpack('>I4', value, 21) - 1)) end
-        ${compact ? "if state == 'k' then remember(sub(text, p + NAME + length + 1, p + size), sub(fields, n * 12 + 1, n * 12 + 12), sub(value, 33, 32 + WIDTH)) end" : ''}
       end
       call('PEXPIREAT', key, expiry)
       if byte(value, 20) >= 2 then

@@ -102,8 +102,9 @@ local RETAIN, RESEND, BUCKET = ${c.retainMs}, ${c.resendMs}, #prefix + ${1 + c.b
 local EPOCH = 1735689600000
 if now < EPOCH or now >= EPOCH + 2^40 then error("the server's clock is out of range") end
 
+-- One that can't be read never expires: it is not to be taken for absent.
 local function writtenAtOf(entry)
-  return EPOCH + unpack('>I5', entry)
+  return #entry >= 5 and EPOCH + unpack('>I5', entry) or math.huge
 end
 
 -- When a key was completed, and its fingerprint; nil if it is not there; nil and a text if it can't be read.

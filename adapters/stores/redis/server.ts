@@ -16,7 +16,6 @@ export interface RedisDurability {
 
 /** Refuses servers that would forget records, or that others use with another layout. @throws ReceiverError `store` */
 export async function checkServers(connection: Connection, layout: Layout, allowEviction: boolean): Promise<void> {
-  // The first command: a cluster has no nodes before its client has connected.
   const { send } = connection;
   const other = (await send('get', [layout.layoutKey])) ?? (await send('set', [layout.layoutKey, layout.text, 'nx', 'get'])) ?? layout.text;
   if (String(other) !== layout.text) {
@@ -39,6 +38,7 @@ export async function checkServers(connection: Connection, layout: Layout, allow
 }
 
 export async function durabilityOf(connection: Connection, layout: Layout): Promise<RedisDurability> {
+  // A cluster has no nodes before its client has connected.
   await connection.send('exists', [layout.layoutKey]);
   const all = await Promise.all(primaries(connection).map(durabilityOfOne));
   const least = <T>(order: readonly T[], values: readonly T[]): T => order.find((each) => values.includes(each))!;

@@ -26,14 +26,14 @@ const faults = ['lose-request', 'lose-reply', 'reset', 'hang-request', 'hang-rep
 
 /** Clients that behave differently: ioredis sends again by itself, node-redis rejects. */
 const drivers = {
-  async ioredis() {
-    const client = new Redis(proxy.port, proxy.host, { commandTimeout: 150, retryStrategy: () => 5 });
+  async ioredis(timeoutMs: number) {
+    const client = new Redis(proxy.port, proxy.host, { commandTimeout: timeoutMs, retryStrategy: () => 5 });
     client.on('error', () => {});
     cleanups.push(() => client.disconnect());
     return client;
   },
-  async 'node-redis'() {
-    const socket = { host: proxy.host, port: proxy.port, reconnectStrategy: () => 5, socketTimeout: 150 };
+  async 'node-redis'(timeoutMs: number) {
+    const socket = { host: proxy.host, port: proxy.port, reconnectStrategy: () => 5, socketTimeout: timeoutMs };
     const client = createClient({ socket });
     client.on('error', () => {});
     await client.connect();
@@ -42,11 +42,11 @@ const drivers = {
   },
 };
 
-async function stand(driver: keyof typeof drivers): Promise<{ mine: DedupStore; harness: RedisHarness }> {
+async function stand(driver: keyof typeof drivers, timeoutMs = 250): Promise<{ mine: DedupStore; harness: RedisHarness }> {
   const harness = redisHarness(direct);
   cleanups.push(() => harness.close!());
-  const mine = harness.beside({}, await drivers[driver]());
-  await single(mine).settle('any', 'looks at the server first', asReleased);
+  const mine = harness.beside({}, await drivers[driver](timeoutMs));
+  await insist(() => single(mine).settle('any', 'looks at the server first', asReleased));
   return { mine, harness };
 }
 
@@ -85,9 +85,9 @@ for (const driver of Object.keys(drivers) as (keyof typeof drivers)[]) {
       const { claim, settle } = single(mine);
       for (let i = 0; i < 3; i++) {
         for (const name of [`done ${i}`, `given back ${i}`]) {
-          claimed(await claim(name, 'first'));
-          await settle(name, 'first', asReleased);
-          claimed(await claim(name, 'second'));
+          claimed(await insist(() => claim(name, 'first')));
+          await insist(() => settle(name, 'first', asReleased));
+          claimed(await insist(() => claim(name, 'second')));
         }
         proxy.next({ fault, when: 'evalsha' });
         expect(await insist(() => settle(`done ${i}`, 'second', { as: 'completed', result: 'kept' }))).toBe('ok');
@@ -102,7 +102,7 @@ for (const driver of Object.keys(drivers) as (keyof typeof drivers)[]) {
     it.each(faults)('with %s under an extension: it has the new lease', async (fault) => {
       const { mine, harness } = await stand(driver);
       for (let i = 0; i < 5; i++) {
-        claimed(await single(mine).claim(i, 'mine'));
+        claimed(await insist(() => single(mine).claim(i, 'mine')));
         proxy.next({ fault, when: 'evalsha' });
         expect(await insist(() => single(mine).extend(i, 'mine', 5 * leaseMs))).toBe('ok');
         const answer = await single(harness.store).claim(i, 'other');
@@ -112,7 +112,7 @@ for (const driver of Object.keys(drivers) as (keyof typeof drivers)[]) {
     });
 
     it('so slowly that the lease has ended and others have taken over: every late verb is fenced', async () => {
-      const { mine, harness } = await stand(driver);
+      const { mine, harness } = await stand(driver, 20_000);
       const { claim, settle, extend } = single(mine);
       for (let i = 0; i < 3; i++) {
         proxy.delayReplies(60);
@@ -138,7 +138,7 @@ for (const driver of Object.keys(drivers) as (keyof typeof drivers)[]) {
 
     it('for good: every verb rejects, and works again when there is a connection', async () => {
       const { mine, harness } = await stand(driver);
-      claimed(await single(mine).claim('a', 'mine'));
+      claimed(await insist(() => single(mine).claim('a', 'mine')));
       proxy.freeze();
       const calls = await Promise.allSettled([single(mine).claim('b', 'mine'), single(mine).extend('a', 'mine')]);
       for (const call of calls) expect(call).toMatchObject({ status: 'rejected', reason: { code: 'store' } });

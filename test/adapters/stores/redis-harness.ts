@@ -1,4 +1,4 @@
-import { type Cluster, Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import { openStore, type RedisClient, type RedisStoreOptions } from '../../../adapters/stores/redis/index.ts';
 import type { Scripts } from '../../../adapters/stores/redis/scripts.ts';
 import type { Journal } from '../../../src/effects/journal.ts';

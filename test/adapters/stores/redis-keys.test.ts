@@ -201,6 +201,10 @@ describe('compact mode', () => {
     });
     expect(await harness.store.forget(keyOf('a'))).toBe(true);
     expect(await states()).toEqual(['claimed', 'completed']);
+    await client.hset(bucket!, 'x', '');
+    // Enough of them that the bucket is cleaned meanwhile.
+    await complete(harness, range(50));
+    expect(await client.hget(bucket!, 'x'), 'what can not be read is not thrown away').toBe('');
     await client.del(bucket!);
     await client.set(bucket!, 'not a hash', 'PX', 60_000);
     expect(await states()).toEqual(['corrupt', 'corrupt']);
