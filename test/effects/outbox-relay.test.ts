@@ -98,7 +98,7 @@ describe('a relay', () => {
     // Others have to get through for it to be known that the failure is its own.
     for (let round = 0; round < 10; round++) {
       await world.advance(10_000);
-      publish(message(`late ${round}`, 'k7'));
+      publish(message(`late ${round}`, 'k8'));
     }
     await world.advance(60_000);
     const parked = await outbox.listParked({ limit: 10 });
