@@ -3,8 +3,8 @@
  */
 import { z } from 'zod';
 import { memoryStore } from '../adapters/stores/memory.ts';
-import type { DedupStore, ReceiverError, TransactionalStore } from '../src/index.ts';
-import { body, type Context, createReceiver, header, once, type Receiver } from '../src/index.ts';
+import type { DedupStore, Journal, ReceiverError, TransactionalStore } from '../src/index.ts';
+import { body, type Context, createReceiver, header, once, type Receiver, steps } from '../src/index.ts';
 
 /** Compiles only if both are the same type. */
 declare function same<A, B>(...equal: (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? [] : [never]): void;
@@ -257,4 +257,77 @@ export class Till {
 export async function till(): Promise<void> {
   const result = await new Till().charge({ id: 'a', amount: 1 });
   same<typeof result, string>();
+}
+
+declare const journaled: DedupStore & Journal;
+declare const journaledBoth: DedupStore & Journal & TransactionalStore<Db>;
+const Receipt = z.object({ at: z.coerce.date() });
+
+export function stepsOfHandlers(): void {
+  createReceiver({ ...base, store: journaled }, async (_, ctx) => {
+    same<typeof ctx, Context<'leased', never, true>>();
+    const receipt = await ctx.step('charge', async ({ key, fence, signal }) => ({ key, fence, aborted: signal.aborted }));
+    same<typeof receipt, { key: string; fence: number; aborted: boolean }>();
+    const length = await ctx.step('length', () => 7);
+    same<typeof length, number>();
+    // What the schema gives, not what the function gave.
+    const charge = await ctx.step('charge 2', async () => ({ at: new Date() }), { schema: Receipt });
+    same<typeof charge, { at: Date }>();
+    const confirmed = await ctx.step('charge 3', async () => 'receipt', {
+      confirm: async (key) => (key === '' ? 'unknown' : { done: key }),
+    });
+    same<typeof confirmed, string>();
+    // @ts-expect-error what is confirmed is what the step would have given
+    await ctx.step('charge 4', async () => 'receipt', { confirm: async () => ({ done: 7 }) });
+    // @ts-expect-error no such answer
+    await ctx.step('charge 5', async () => 'receipt', { confirm: async () => 'maybe' });
+    // @ts-expect-error only a step of a saga can be undone
+    await ctx.step('charge 6', async () => 'receipt', { undo: async () => {} });
+    const trip = await ctx.saga('trip', async (saga) => {
+      const hotel = await saga.step('hotel', async () => 7, {
+        undo: (booking, { key }) => same<[typeof booking, typeof key], [number, string]>(),
+      });
+      await saga.step('car', async () => ({ at: '' }), { schema: Receipt, undo: (car) => same<typeof car, { at: Date }>() });
+      return `${hotel}`;
+    });
+    same<typeof trip, string>();
+    same<ReturnType<typeof ctx.now>, Promise<number>>();
+  });
+  createReceiver({ ...base, store: journaledBoth, guarantee: 'fenced' }, (_, ctx) => same<typeof ctx, Context<'fenced', never, true>>());
+  createReceiver({ ...base, store: dedup }, (_, ctx) => {
+    same<[ReturnType<typeof ctx.uuid>, ReturnType<typeof ctx.random>], [string, number]>();
+    // @ts-expect-error the store keeps no journal
+    ctx.step;
+    // @ts-expect-error nor a saga
+    ctx.saga;
+    // @ts-expect-error nor a time
+    ctx.now;
+  });
+  // A rollback would undo what is known of the steps.
+  createReceiver({ ...base, store: journaledBoth }, (_, ctx) => {
+    same<typeof ctx.tx, Db>();
+    // @ts-expect-error no journal in a transaction
+    ctx.step;
+  });
+  createReceiver({ ...base, store: journaledBoth, journal: journaled }, (_, ctx) => {
+    same<typeof ctx, Context<'transactional', Db, true>>();
+    void ctx.step('charge', () => ctx.tx.query('select 1'));
+  });
+  // @ts-expect-error a store that is no journal
+  createReceiver({ ...base, store: journaledBoth, journal: dedup }, () => {});
+  // @ts-expect-error the steps of a leased handler are kept in its store
+  createReceiver({ ...base, store: journaledBoth, guarantee: 'leased', journal: journaled }, () => {});
+}
+
+export async function stepsOfWorkers(): Promise<void> {
+  const orders = steps({ store: journaled, scope: 'fulfil' });
+  const receipt = await orders.run('order 7', async (run) => {
+    same<typeof run.fence, number>();
+    // @ts-expect-error there is no message
+    run.message;
+    return run.step('charge', ({ key }) => key.length);
+  });
+  same<typeof receipt, number>();
+  // @ts-expect-error the store keeps no journal
+  steps({ store: dedup, scope: 'fulfil' });
 }
