@@ -1,8 +1,8 @@
 import type { Verdict } from '../../src/index.ts';
 import { keyOf } from '../../src/key.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { SimBroker, Whereabouts } from './broker.ts';
 import type { Chance } from './chance.ts';
-import type { Kernel } from './kernel.ts';
 import type { Effect, Ledger, Run } from './ledger.ts';
 import type { Scenario } from './scenario.ts';
 import type { Seen, SimStore } from './stores.ts';

@@ -1,18 +1,17 @@
 import { describe, it } from 'vitest';
 import { type Clause, runClause, storeClauses, type TransactionalHarness, transactionalClauses } from '../../src/testing/index.ts';
-import { Database } from './database.ts';
-import type { SimTx } from './handler.ts';
-import { Kernel } from './kernel.ts';
+import { Kernel } from '../../src/testing/virtual/kernel.ts';
+import { NetworkError } from '../../src/testing/virtual/network.ts';
+import { unitStore, type VirtualTx } from '../../src/testing/virtual/units.ts';
+import { FleetDatabase } from './database.ts';
 import type { Run } from './ledger.ts';
-import { NetworkError } from './link.ts';
-import { unitStore } from './units.ts';
 
 /** The database of the simulator is a store like any other: what it lets pass would pass in every run. */
 for (const isolation of ['exclusive', 'optimistic'] as const) {
-  const open = (): TransactionalHarness<SimTx> => {
+  const open = (): TransactionalHarness<VirtualTx<Run>> => {
     const kernel = new Kernel();
     const effects: string[] = [];
-    const db = new Database(kernel, { commit: (runs) => void effects.push(...runs.map(({ key }) => key)), undo() {} }, isolation);
+    const db = new FleetDatabase(kernel, { commit: (runs) => void effects.push(...runs.map(({ key }) => key)), undo() {} }, isolation);
     let lost: 'request' | 'reply' | 'silent' | undefined;
     async function call<T>(op: string, run: () => T | Promise<T>): Promise<T> {
       if (op === 'outcome' && lost === 'silent') throw new NetworkError('lost');

@@ -1,23 +1,19 @@
 import { TerminalError } from '../../src/index.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
+import type { VirtualTx } from '../../src/testing/virtual/units.ts';
 import type { Chance, Odds } from './chance.ts';
-import type { Kernel } from './kernel.ts';
 import type { Ledger, Run } from './ledger.ts';
 import type { Link } from './link.ts';
 import type { HandlerFault, MessageKind, Scenario } from './scenario.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
 
-/** What a transaction of the simulated database offers to handlers. */
-export interface SimTx {
-  write(run: Run): Promise<void>;
-}
-
 interface Context {
   readonly message: { readonly id: string };
   readonly signal: AbortSignal;
   readonly attempt: number;
   readonly fence?: number;
-  readonly tx?: SimTx;
+  readonly tx?: Pick<VirtualTx<Run>, 'write'>;
 }
 
 /**

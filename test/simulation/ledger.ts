@@ -1,4 +1,4 @@
-import type { Kernel } from './kernel.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { Way } from './scenario.ts';
 import type { Worker } from './worker.ts';
 

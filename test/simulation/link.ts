@@ -1,5 +1,6 @@
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
+import { type Calls, NetworkError, RefusedError } from '../../src/testing/virtual/network.ts';
 import type { Chance, Fault, Odds, Site, Stream } from './chance.ts';
-import type { Kernel } from './kernel.ts';
 import type { Worker } from './worker.ts';
 
 /** What can go wrong with one request, and with the worker around it. */
@@ -53,16 +54,6 @@ export interface LinkOptions {
   readonly onFault: (fault: Fault, op: string) => void;
 }
 
-/** An error as a network makes it: the outcome of the request is unknown. */
-export class NetworkError extends Error {
-  readonly code: string = 'ECONNRESET';
-}
-
-/** The server's own answer, that it did not do it, and may do it later. Nothing about it is unknown. */
-export class RefusedError extends Error {
-  readonly $metadata = { httpStatusCode: 503 };
-}
-
 /** The shortest time after which any caller gives up. */
 const longMs = 200;
 
@@ -73,7 +64,7 @@ const harmless = new Set(['receive', 'delete', 'dead-letter', 'attributes', 'url
 const never = () => new Promise<never>(() => {});
 
 /** The way from one worker to one server. A request and its reply can each be lost, slow, held or repeated. */
-export class Link {
+export class Link implements Calls {
   readonly #of: LinkOptions;
   readonly #latency: Stream;
   readonly #sites = new Map<string, Site>();

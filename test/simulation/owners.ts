@@ -1,5 +1,5 @@
 import type { Answer, Ask, DedupStore, End, Hold, Key, Settled } from '../../src/store.ts';
-import type { Kernel } from './kernel.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { Watch } from './watch.ts';
 
 /** What the checker knows of a key, from the answers alone. */

@@ -1,5 +1,5 @@
 import type { DedupStore } from '../../src/store.ts';
-import type { Kernel } from './kernel.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 
 /** So often a store of relaxed durability writes to its disk what it has answered before. */
 const syncMs = 3_000;

@@ -1,11 +1,11 @@
 import { createReceiver, once } from '../../src/index.ts';
+import { Kernel } from '../../src/testing/virtual/kernel.ts';
 import { callers } from './brokers/calls.ts';
 import { sqsBroker } from './brokers/sqs.ts';
 import { Chance, type Fault } from './chance.ts';
 import { Checks } from './checks.ts';
-import { Database } from './database.ts';
+import { FleetDatabase } from './database.ts';
 import { Fleet } from './fleet.ts';
-import { Kernel } from './kernel.ts';
 import { Ledger } from './ledger.ts';
 import { Server } from './link.ts';
 import { type BrokerKind, type Scenario, scenarioOf, type Way } from './scenario.ts';
@@ -57,7 +57,7 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
   const checks = new Checks({ kernel, chance, scenario, watch });
   const storeServer = new Server('store');
   const ledger = new Ledger(kernel);
-  const db = new Database(kernel, ledger, scenario.isolation, scenario.relaxed);
+  const db = new FleetDatabase(kernel, ledger, scenario.isolation, scenario.relaxed);
   const store: SimStore =
     way === 'transactional'
       ? databaseStore(storeServer, watch, db)

@@ -1,11 +1,11 @@
 import { memoryStore } from '../../adapters/stores/memory.ts';
 import type { DedupStore, Key, TransactionalStore } from '../../src/store.ts';
-import type { Database } from './database.ts';
-import type { Kernel } from './kernel.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
+import { unitStore } from '../../src/testing/virtual/units.ts';
+import type { FleetDatabase } from './database.ts';
 import type { Link, Server } from './link.ts';
 import { Owners } from './owners.ts';
 import { relaxedStore, syncedAt } from './relaxed.ts';
-import { unitStore } from './units.ts';
 import type { Watch } from './watch.ts';
 import type { Worker } from './worker.ts';
 
@@ -70,7 +70,7 @@ export function leasedStore(
 }
 
 /** The database for the transactional way: records and effects in the same transaction. */
-export function databaseStore(server: Server, watch: Watch, db: Database): SimStore {
+export function databaseStore(server: Server, watch: Watch, db: FleetDatabase): SimStore {
   server.onCrash = () => db.crash();
   return {
     server,

@@ -11,10 +11,10 @@ import {
   type Verdict,
 } from '../../src/index.ts';
 import type { DedupStore } from '../../src/store.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { Consumer, SimBroker } from './broker.ts';
 import type { Chance } from './chance.ts';
 import { handlerOf } from './handler.ts';
-import type { Kernel } from './kernel.ts';
 import type { Ledger } from './ledger.ts';
 import { Link, Server } from './link.ts';
 import type { Scenario } from './scenario.ts';

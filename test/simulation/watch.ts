@@ -1,5 +1,5 @@
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { Fault } from './chance.ts';
-import type { Kernel } from './kernel.ts';
 
 /** The invariants of DESIGN.md 5, as far as a run can show them. */
 export type Invariant = 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'I6' | 'I7' | 'I8' | 'I9' | 'I10' | 'I11' | 'lost' | 'order' | 'broken';

@@ -1,6 +1,6 @@
 import type { Clock, Random, World } from '../../src/clock.ts';
+import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { Stream } from './chance.ts';
-import type { Kernel } from './kernel.ts';
 
 /** The wall clock at the beginning of each run. */
 export const epoch = Date.UTC(2026, 0, 1);

@@ -1,6 +1,6 @@
+import type { Kernel } from '../../../src/testing/virtual/kernel.ts';
 import type { Callee, Consumer, SimBroker, Whereabouts } from '../broker.ts';
 import type { Chance } from '../chance.ts';
-import type { Kernel } from '../kernel.ts';
 import { Server } from '../link.ts';
 import type { Scenario, Sent } from '../scenario.ts';
 import { finalReason } from '../subject.ts';

@@ -1,9 +1,9 @@
 import type { SqsFailure, SqsMessage } from '../../../adapters/brokers/sqs/client.ts';
 import { type SqsCalls, sqsPoller } from '../../../adapters/brokers/sqs/index.ts';
+import type { Kernel } from '../../../src/testing/virtual/kernel.ts';
 import { type Kept, sqsModel } from '../../adapters/brokers/sqs/model.ts';
 import type { SimBroker, Whereabouts } from '../broker.ts';
 import type { Chance, Site, Stream } from '../chance.ts';
-import type { Kernel } from '../kernel.ts';
 import type { Link } from '../link.ts';
 import { Server } from '../link.ts';
 import type { Scenario } from '../scenario.ts';

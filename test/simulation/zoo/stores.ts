@@ -131,21 +131,19 @@ export const storeBugs: readonly Bug[] = [
     wild: 'COMMIT cut off looks the same before and after the server (W14)',
     look: transactional,
     patches: [
-      { file: 'test/simulation/units.ts', from: "if (outcome === 'aborted') throw new Aborted('The commit did not arrive');", to: '' },
+      { file: 'src/testing/virtual/units.ts', from: "if (outcome === 'aborted') throw new Aborted('The commit did not arrive');", to: '' },
     ],
   },
   {
     name: 'leaves the effects of a failed handler in the transaction',
     wild: 'one transaction for a batch, without savepoints (W36)',
     look: transactional,
-    patches: [
-      { file: 'test/simulation/database.ts', from: 'if (undo) tx.effects = tx.effects.slice(0, at);', to: 'void undo;\n    void at;' },
-    ],
+    patches: [{ file: 'src/testing/virtual/database.ts', from: 'tx.effects = tx.effects.slice(0, before.effects);', to: '' }],
   },
   {
     name: 'reads a snapshot that is older than the commit that won',
     wild: 'Spring JdbcMetadataStore under REPEATABLE READ (A 7.24)',
     look: transactional,
-    patches: [{ file: 'test/simulation/database.ts', from: 'if (this.rows.get(key) === row) continue;', to: 'continue;' }],
+    patches: [{ file: 'src/testing/virtual/database.ts', from: 'if (this.rows.get(key) === row) continue;', to: 'continue;' }],
   },
 ];
