@@ -132,7 +132,7 @@ describe('a sender', () => {
   ])('says which message can’t be sent, without sending it: %s', async (_, options, order, code, message) => {
     const { send, requests } = sending('work', options);
     expect(await send([order])).toEqual([
-      { state: 'failed', retriable: false, error: expect.objectContaining({ code, message: expect.stringContaining(message) }) },
+      { state: 'failed', retriable: false, refused: true, error: expect.objectContaining({ code, message: expect.stringContaining(message) }) },
     ]);
     expect(requests()).toEqual([]);
   });
@@ -180,6 +180,7 @@ describe('a sender', () => {
     expect(await send(orders(1))).toEqual([
       {
         state: 'failed',
+        refused: false,
         retriable: true,
         error: expect.objectContaining({ code: 'broker', message: expect.stringContaining('No answer within 5000 ms') }),
       },
