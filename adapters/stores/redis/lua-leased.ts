@@ -57,7 +57,7 @@ while at <= #ARGV do
     end
   end
 end
--- Written also when no claim was given: a call that only met what others wrote waits for the replicas of that too, if it waits at all.
+-- Written also when no claim was given: WAIT promises to wait only for what its own connection has written, and for what came before it.
 call('SET', KEYS[1], whole(fence))
 return reply
 `;
@@ -118,7 +118,7 @@ while at <= #ARGV do
     else
       local r = read(key)
       if r and r.token == token and string.find(endings[kind], r.state, 1, true) then
-        -- Sent again. Nothing is changed, but it is written, so that a call that waits for replicas waits for this too.
+        -- Sent again. Nothing is changed, but it is written, for the sake of WAIT, as the fence is.
         call('SET', key, value, 'KEEPTTL')
       else
         fenced[#fenced + 1] = i

@@ -88,6 +88,7 @@ describe('redisStore looks at its server, and', () => {
     const admin = server.connect();
     await admin.acl('SETUSER', 'limited', 'on', 'nopass', '~*', '+@all', '-config');
     const limited = new Redis(server.address.port, { username: 'limited', password: 'x' });
+    limited.on('error', () => {});
     cleanups.push(() => limited.disconnect());
     const store = redisStore(limited);
     expect(await claim(store, 'a')).toMatchObject({ state: 'claimed' });
@@ -253,6 +254,7 @@ describe('redisStore, when its server', () => {
     // Resolves when all is loaded.
     const restarted = server.restart();
     const hasty = new Redis(server.address.port, { enableReadyCheck: false });
+    hasty.on('error', () => {});
     cleanups.push(() => hasty.disconnect());
     const store = redisStore(hasty);
     const seen: string[] = [];
@@ -345,8 +347,10 @@ describe('redisStore, told to wait for replicas,', () => {
 });
 
 it('errors of redisStore do not carry the arguments of a command, which are tokens and results', async () => {
-  const server = await start(['--maxmemory', '1']);
-  const store = redisStore(server.connect());
+  const client = (await start()).connect();
+  const store = redisStore(client);
+  await claim(store, 'first');
+  await client.config('SET', 'maxmemory', '1');
   const error = await claim(store, 'a', 'a-secret-token').catch((thrown: Error) => thrown);
   const { inspect } = await import('node:util');
   expect(inspect(error, { depth: 9, showHidden: true })).toMatch(/OOM/);
