@@ -69,10 +69,8 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     // kafkajs keeps a partition paused over a rebalance.
     assignment.resume?.();
     assignment.resume = undefined;
-    const left = assignment.runner
-      .then(() => assignment.progress.revoke())
-      .catch((error: unknown) => report(error, 'assign'))
-      .finally(() => leaving.get(name) === left && leaving.delete(name));
+    const revoked = assignment.progress.revoke().catch((error: unknown) => report(error, 'assign'));
+    const left = Promise.all([revoked, assignment.runner]).finally(() => leaving.get(name) === left && leaving.delete(name));
     leaving.set(name, left);
   }
 
@@ -102,6 +100,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
           await ready.commits?.flush();
           return ready;
         } catch (error) {
+          if (stop.signal.aborted) return undefined;
           report(error, 'assign');
           await sleep(clock, backoffMs(failures, 30_000, receiver.world), stop.signal);
         }

@@ -103,7 +103,8 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     let outcome: Outcome = 'again';
     const handled = (async () => {
       const runner = await assignment.runner;
-      if (!runner || runner.halted) return;
+      // It may have taken a while.
+      if (!runner || runner.halted || stopping || !member.isStable) return;
       if (assignment.isAhead(runner)) {
         consumer.seek({ topic, partition, offset: String(runner.tracker.next) });
         outcome = 'moved';
@@ -187,14 +188,18 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     if (outcome === 'again' && !stopping) consumer.seek({ topic, partition, offset: message.offset });
   }
 
+  async function within(ms: number, work: Promise<void>): Promise<void> {
+    const enough = new AbortController();
+    await Promise.race([work, sleep(clock, ms, enough.signal)]);
+    enough.abort();
+  }
+
   async function stopAll(graceMs: number): Promise<{ abandoned: number }> {
     assigned.halt();
     const { abandoned } = checked.stopReceiver ? await receiver.stop({ graceMs }) : { abandoned: 0 };
-    const enough = new AbortController();
-    await Promise.race([assigned.drained(), sleep(clock, graceMs, enough.signal)]);
-    enough.abort();
+    await within(graceMs, assigned.drained());
     assigned.close();
-    await assigned.left();
+    await within(graceMs, assigned.left());
     settings.close();
     member.close();
     return { abandoned };

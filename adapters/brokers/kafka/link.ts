@@ -1,7 +1,7 @@
 import type { World } from '../../../src/clock.ts';
 
 /** What the adapter was doing when something went wrong. */
-export type KafkaActivity = 'settings' | 'membership' | 'assign' | 'commit' | 'dead-letter' | 'order' | 'process' | 'watermark';
+export type KafkaActivity = 'settings' | 'membership' | 'assign' | 'commit' | 'dead-letter' | 'order' | 'process' | 'progress';
 
 /** Tells the user; never throws. */
 export type Report = (error: unknown, during: KafkaActivity) => void;

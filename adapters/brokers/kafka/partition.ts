@@ -1,5 +1,5 @@
 import { sleep } from '../../../src/clock.ts';
-import { ReceiverError } from '../../../src/errors.ts';
+import { isClaimLost, ReceiverError } from '../../../src/errors.ts';
 import type { Source, Verdict } from '../../../src/message.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import type { Commits } from './commits.ts';
@@ -51,6 +51,9 @@ export interface PartitionSettings {
  */
 const suspectsAtOnce = 100;
 
+/** A message that is to come again at once must not make a hot loop. */
+const minRetryMs = 20;
+
 export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   const { receiver, tracker, progress, commits, maxInFlight, report } = settings;
   const { clock } = receiver.world;
@@ -75,13 +78,8 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   };
 
   async function committing(tx: unknown, verdicts: ReadonlyMap<KafkaDelivery, Verdict>): Promise<void> {
-    try {
-      if (over.signal.aborted) throw new ReceiverError('claim-lost', `${settings.name} is not assigned to this consumer any more`);
-      await progress.committing!(tx, verdicts);
-    } catch (error) {
-      stale = true;
-      throw error;
-    }
+    if (over.signal.aborted) throw new ReceiverError('claim-lost', `${settings.name} is not assigned to this consumer any more`);
+    await progress.committing!(tx, verdicts);
   }
 
   function feed(): void {
@@ -115,7 +113,7 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   /** What can be done only while nothing is in flight. */
   async function quiet(): Promise<void> {
     if (stale) {
-      if (progress.reload && !(await progress.reload())) return settings.lost();
+      if (!(await progress.reload!())) return settings.lost();
       stale = false;
     }
     if (proving) {
@@ -123,6 +121,11 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
       proving = false;
     }
     if (progress.isBehind?.()) await progress.keep!();
+  }
+
+  /** Somebody else may have the partition, or a transaction that seemed to fail has committed. */
+  function suspect(): void {
+    stale ||= progress.reload !== undefined;
   }
 
   function needsQuiet(): boolean {
@@ -134,7 +137,8 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
       try {
         await quiet();
       } catch (error) {
-        report(error, 'watermark');
+        if (isClaimLost(error)) suspect();
+        report(error, 'progress');
         await sleep(clock, backoffMs(failures, 10_000, receiver.world), over.signal);
       }
     }
@@ -160,7 +164,9 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
     progress.settled?.(delivery, verdict);
     if (verdict.action === 'retry') {
       if (verdict.reason === 'stopped') halt();
-      queue.giveBack({ ...delivery, redelivered: true }, verdict.reason === 'order' ? 0 : verdict.afterMs);
+      if (verdict.reason === 'fenced') suspect();
+      // Those behind a failure wait for it, and for no time of their own.
+      queue.giveBack({ ...delivery, redelivered: true }, verdict.reason === 'order' ? 0 : Math.max(minRetryMs, verdict.afterMs));
     } else {
       queue.done(delivery);
       if (verdict.action === 'ack') finish(delivery);

@@ -37,7 +37,7 @@ async function place({ partitions = 1 } = {}) {
     return at.worker(receiver, { transactions, maxInFlight: 100, ...more });
   }
 
-  return { ...at, output, worker, publish, published: async () => (await at.read(output)).map(({ value }) => value!.toString()) };
+  return { ...at, names, output, worker, publish, published: async () => (await at.read(output)).map(({ value }) => value!.toString()) };
 }
 
 const isCommitted = ({ committed }: Pick<Rig, 'committed'>, offset: number, partition = 0) =>
@@ -97,5 +97,23 @@ describe('with a store whose transactions commit the offsets', () => {
     await isCommitted(it, 300, 0);
     await isCommitted(it, 300, 1);
     expect((await it.published()).toSorted()).toEqual(ids(600).toSorted());
+  });
+
+  it('a partition that somebody has fenced is taken back only after a heartbeat has proved that it is ours, and nothing is published twice', async () => {
+    const it = await place();
+    const { consumer, errors } = await it.worker(undefined, { consumer: { heartbeatInterval: 1_500 } });
+    await it.produce(ids(50).map((id) => ({ id })));
+    await isCommitted(it, 50);
+    const stray = kafkaTransactions({ kafka: it.client, ...it.names, createPartitioner });
+    later(() => stray.close());
+    await stray.assign({ topic: it.topic, partition: 0 });
+    let provenAt = 0;
+    consumer.on('consumer.heartbeat', () => void (provenAt ||= performance.now()));
+    const fencedAt = performance.now();
+    await it.produce(ids(50, 50).map((id) => ({ id })));
+    await isCommitted(it, 100);
+    expect(provenAt).toBeGreaterThan(fencedAt);
+    expect((await it.published()).toSorted()).toEqual(ids(100).toSorted());
+    expect(errors).toEqual([]);
   });
 });
