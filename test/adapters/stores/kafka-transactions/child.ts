@@ -20,6 +20,8 @@ export interface Task {
   readonly dieAt?: string;
   readonly maxAttempts?: number;
   readonly groupSize?: number;
+  /** How long the handlers of the others take. */
+  readonly slowMs?: number;
 }
 
 const task = JSON.parse(process.argv[2]!) as Task;
@@ -76,6 +78,7 @@ const receiver = createReceiver(
     at('in the handler');
     await tell({ started: id, attempt: ctx.attempt });
     at(id);
+    if (task.slowMs) await new Promise((resolve) => setTimeout(resolve, task.slowMs));
     ctx.tx.publish(output, { value: id, partition: 0 });
   },
 );
