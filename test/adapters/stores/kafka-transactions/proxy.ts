@@ -27,7 +27,7 @@ export interface Fault {
  * put in between by the `socketFactory` of kafkajs, so that the addresses that brokers advertise go through it too.
  */
 export async function faultProxy() {
-  let fault: (Fault & { left: number }) | undefined;
+  let faults: (Fault & { left: number })[] = [];
   let struck = 0;
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
@@ -61,7 +61,7 @@ export async function faultProxy() {
       }
     });
     function onRequest(frame: Buffer): void {
-      const hit = fault !== undefined && frame.readInt16BE(4) === fault.api && fault.left-- > 0 ? fault : undefined;
+      const hit = faults.find((fault) => frame.readInt16BE(4) === fault.api && fault.left-- > 0);
       if (!hit) return void broker!.write(frame);
       struck++;
       if (hit.lost === 'request') return end();
@@ -96,7 +96,10 @@ export async function faultProxy() {
       return socket;
     },
     strike: (next: Fault) => {
-      fault = { ...next, left: next.times ?? 1 };
+      faults = [{ ...next, left: next.times ?? 1 }];
+    },
+    alsoStrike: (next: Fault) => {
+      faults.push({ ...next, left: next.times ?? 1 });
     },
     /** How many faults have come about. */
     struck: () => struck,
