@@ -33,6 +33,7 @@ describe('what is told of a message', () => {
   it('that was handled before: how long ago, also where this process knows it by itself', async () => {
     const one = stand(() => {});
     const two = stand(() => {}, {}, one);
+    await one.world.advance(1_000);
     await one.receiver.process([delivery('a'), delivery('a')]);
     expect(told(one, 'duplicate')).toEqual([{ kind: 'batch', ageMs: 0 }]);
     await one.world.advance(5_000);
@@ -245,6 +246,16 @@ describe('a handler', () => {
     const { afterMs } = verdict as { afterMs: number };
     expect(afterMs).toBeGreaterThanOrEqual(500);
     expect(afterMs).toBeLessThanOrEqual(1_000);
+  });
+
+  it('that uses up its attempts with an error of ours is parked for that, whatever the error is', async () => {
+    const { receiver } = stand(
+      () => {
+        throw new ReceiverError('codec', 'no');
+      },
+      { maxAttempts: 1 },
+    );
+    expect(await receiver.process([delivery('a')])).toMatchObject([{ action: 'dead-letter', reason: 'max-attempts' }]);
   });
 
   it('that has ended has no time limit any more: what it left behind is not aborted', async () => {

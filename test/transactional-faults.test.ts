@@ -31,7 +31,11 @@ function onUnits(handler: AnyHandler, changes: Changes = {}, options: Record<str
     },
   };
   const told: [string, object][] = [];
-  const on = { claimed: (event: object) => told.push(['claimed', event]), completed: (event: object) => told.push(['completed', event]) };
+  const on = {
+    busy: (event: object) => told.push(['busy', event]),
+    claimed: (event: object) => told.push(['claimed', event]),
+    completed: (event: object) => told.push(['completed', event]),
+  };
   const receiver = createReceiver({ scope: 'test', key: ({ id }) => id, store, world, on, ...options }, handler);
   return { receiver, world, ends, told, commits: () => commits };
 }
@@ -88,6 +92,21 @@ describe('a store with transactions that breaks its word', () => {
   });
 });
 
+describe('a handler inside a transaction that calls its own receiver', () => {
+  it('with any message is refused, also where handlers share no places: units come one after another', async () => {
+    const codes: unknown[] = [];
+    const made: ReturnType<typeof onUnits> = onUnits(
+      async () => {
+        await made.receiver.process([delivery('b')]).catch((error) => codes.push(error.code));
+      },
+      {},
+      { concurrency: Number.POSITIVE_INFINITY },
+    );
+    expect(actions(await made.receiver.process([delivery('a')]))).toEqual(['ack completed']);
+    expect(codes).toEqual(['nested']);
+  });
+});
+
 describe('a message that must not run', () => {
   it('for it is older than the store remembers is parked in the transaction, unstarted', async () => {
     const { receiver, world, ends, commits } = onUnits(() => expect.fail('the handler ran'), {}, { retentionMs: 60_000 });
@@ -110,6 +129,12 @@ describe('a message that must not run', () => {
 });
 
 describe('what is told of a unit', () => {
+  it('in which another worker runs a message: what is left of its lease', async () => {
+    const { receiver, told } = onUnits(() => expect.fail('the handler ran'), { record: () => [{ state: 'busy', remainingMs: 5_000 }] });
+    expect(await receiver.process([delivery('a')])).toEqual([{ action: 'retry', reason: 'busy', afterMs: 5_000 }]);
+    expect(told).toMatchObject([['busy', { remainingMs: 5_000 }]]);
+  });
+
   it('is told when it has committed: attempts, orphans, and how long each handler took', async () => {
     const gate = latch();
     const { receiver, world, told } = onUnits(() => gate.promise, {

@@ -1,3 +1,87 @@
-export function reasonOf(_file: string, _change: string): string | undefined {
-  return undefined;
+/** Why a change that survives is let live: by its file, and by what its line contains. The first that fits counts. */
+const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string])[] = [
+  [/./, /once: (⟦)?true|⟦\{ once: true \}/, 'Same: the listener is removed by hand, or its signal is aborted only once.'],
+  [/./, /instanceof Promise → true/, 'Same: a value that is no promise has no `catch`, and what that throws is caught.'],
+  [/cache/, /options\.size \/ 2/, 'Same: one entry more or less in a generation.'],
+  [
+    /canonical/,
+    /names\.length > 20|names\[at - 1\]|plain/,
+    'Same result in another time: two ways to sort and to quote, chosen by length.',
+  ],
+  [/core/, /job\.verdict → false/, 'Second line of defence: each way gives a job one verdict.'],
+  [/core/, /job\.source\.settled\?\./, 'Same: that there is none to call is caught as what it throws.'],
+  [
+    /core/,
+    /leader\.action !== 'ack' → false/,
+    'Same: a copy behind a failure is `behind` it, and never gets here; its action would stay what it is.',
+  ],
+  [/core/, /case ⟦'busy'/, 'The type has no such call: busy is answered before.'],
+  [/core/, /job\.answer\?\.state/, 'A job whose claim ends has an answer of state `claimed`; the rest is for the compiler.'],
+  [/core/, /waitMs <= giveUpAt/, 'Same: a moment of no length.'],
+  [/handler/, /finally/, 'A limit that is left behind aborts a lease that nobody looks at any more.'],
+  [/handler/, /outbox/, 'Proved with the outbox of a database, by tests that need one.'],
+  [/guarded-store/, /'(purge|writeEntries|readEntries)'|before the receiver/, 'Words for people.'],
+  [/guarded-store/, /closed/, 'Same but for timers: what is asked after the end has no limit in time.'],
+  [/guarded-store/, /answers\[i\]/, 'Same: answers are as many as asks, and what is thrown here is caught.'],
+  [/transactional/, /#recorded/, 'Second line of defence: a store answers `busy` here (contract of `Unit.record`).'],
+  [/transactional/, /jobs\[0\]/, 'For the compiler: a group has a job.'],
+  [
+    /transactional/,
+    /core\.store !== undefined/,
+    'Same but for the order: without a store there is nothing to count in, and a message is then run in the unit.',
+  ],
+  [/transactional/, /at <= jobs\.length/, 'Same: a group of no jobs.'],
+  [/transactional/, /units\.chained/, 'Same: what is foreseen is used by chained units only.'],
+  [
+    /transactional/,
+    /answer!\.state !== 'claimed'|verdict!\.(action|reason)/,
+    'Same: a verdict that needs no claim has none to end, and an ending that comes too late is refused.',
+  ],
+  [/transactional/, /settings\.on\[name\]/, 'Same: `tell` looks again.'],
+  [/transactional/, /'fenced', 0, ⟦/, 'The error is told to people with the event.'],
+  [
+    /receiver/,
+    'Units run one after another with `concurrency: Infinity` too; a call of another message from inside would wait, and is found by its test with a limit.',
+  ],
+  [/receiver/, /!job\.preset → true/, 'Same but for work: a lease that is ended at once.'],
+  [/receiver/, /active\.delete|waiting\.abort|store\?\.close/, 'Same but for memory and timers of a receiver that has nothing to do.'],
+  [
+    /once/,
+    /has been stopped|\{ retryAfterMs \}|case ⟦'expired'/,
+    'Can’t be: a `once` function has no `stop`, and its calls no hold of a broker. Said in words all the same.',
+  ],
+  [/once/, /options === null/, 'Same: what reading from null throws is an error at construction too.'],
+  [/once/, /configurable|\$\{options\.scope\}\(\)/, 'For people: the name of the function, and of its message in events.'],
+  [/lease\.ts/, /timer|at < |at <= /, 'Same but for work: a timer that is set twice wakes twice.'],
+  [/lease\.ts/, /kept\.size|source\.hold|claimed → true|this\.lost/, 'Same but for work: nothing is kept, held or lost twice.'],
+  [
+    /lease\.ts/,
+    /askedAt|since|lease\.claimed !== claims/,
+    'Same but at the very moment, or for an answer that comes when its claim has ended, and changes a lease that nobody looks at.',
+  ],
+  [/job/, /Identity/, 'Same: of a message that can’t be read only the verdict is used.'],
+  [/key/, /part\.length \* 3/, 'Same result in another time: short texts need not be measured.'],
+  [/key/, /found === undefined/, 'Same: there is no header of the name undefined.'],
+  [/key/, /specversion/, 'A `specversion` that is no text is no CloudEvent; its id is refused by other words.'],
+  [/fingerprint/, /'undefined'|\[\]/, 'Any digest that no payload has.'],
+  [/fingerprint/, /toJSON|first === undefined/, 'Same: what has no such member is given on as it is.'],
+  [/schema/, /step !== null/, 'Same: no path of a schema has null in it.'],
+  [/events/, /!hook|\? /, 'Same: what calling nothing throws is caught.'],
+  [/errors/, /\{ cause \}/, 'For people.'],
+  [/leased/, /orphans\.length === 0|asking\.length === 0/, 'Same but for work: nothing is claimed or given back.'],
+  [/leased/, /answer\??\.state/, 'Same: an answer that is no claim is no orphan and has no fence.'],
+  [/leased/, /reason: 'order'|'order'/, 'A verdict that nobody reads: the claim is given back to be taken again.'],
+  [/leased/, /job\.lease!\.over → false/, 'Same but for a round trip: it is looked at again before the handler starts.'],
+  [/leased/, /core\.stopping\.aborted|'stopped'/, 'A stop in the very moment between the turn and the start.'],
+  [
+    /leased/,
+    /aborted\?\.code|lease\.signal\.aborted|removeEventListener/,
+    'Second line of defence: who is given up has been aborted, and listens once.',
+  ],
+  [/leased/, /\{ attempt: 1 \}/, 'The attempt of a run without a record is not known; it is the first for all that anybody knows.'],
+];
+
+/** @param change the line with the change in it, as `report.ts` writes it */
+export function reasonOf(file: string, change: string): string | undefined {
+  return reasons.find(([files, changes]) => files.test(file) && changes.test(change))?.[2];
 }

@@ -5,7 +5,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     root: fileURLToPath(new URL('../..', import.meta.url)),
-    include: ['test/*.test.ts', 'test/effects/{journal,outbox-sqlite,saga,step,steps}.test.ts'],
+    include: ['test/*.test.ts', 'test/effects/{journal,outbox-relay,outbox-sqlite,saga,step,steps,transactional}.test.ts'],
     exclude: ['test/{demo,examples,kill,package,readme}.test.ts'],
   },
 });
