@@ -24,7 +24,7 @@ export interface RedisStoreOptions {
    * Default: 1, and 16 on a Redis Cluster.
    */
   readonly shards?: number;
-  /** Remembers completed records without results in about 40 bytes each, instead of 200. */
+  /** Remembers completed records without results in less than 40 bytes each, instead of 250. */
   readonly compact?: CompactOptions;
   /** Accepts a `maxmemory-policy` under which Redis forgets records when memory is full: their messages are handled again. Default: false. */
   readonly allowEviction?: boolean;
