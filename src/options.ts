@@ -76,8 +76,6 @@ export interface ReceiverOptionsBase<Store, Payload> extends CommonOptions {
  */
 export type ReceiverOptions<Store, Payload, G extends Guarantee, Name extends string = never> = ReceiverOptionsBase<Store, Payload> & {
   readonly guarantee?: G & GuaranteeOf<Store>;
-  /** For `ctx.publish`, in transactional mode: where the store is, so that messages commit with their effects. */
-  readonly outbox?: Outbox<TxOf<Store>, Name>;
 } & (G extends 'transactional'
     ? {
         /**
@@ -85,8 +83,10 @@ export type ReceiverOptions<Store, Payload, G extends Guarantee, Name extends st
          * Each message then has a transaction of its own, which is open as long as its steps take, so `groupSize` is 1.
          */
         readonly journal?: (DedupStore & Journal) | undefined;
+        /** For `ctx.publish`: an outbox in the store's database, so that messages commit with the handler's effects. */
+        readonly outbox?: Outbox<TxOf<Store>, Name> | undefined;
       }
-    : { readonly journal?: undefined }) &
+    : { readonly journal?: undefined; readonly outbox?: undefined }) &
   (G extends 'leased' ? { readonly onStoreDown?: 'retry' | 'run' } : { readonly onStoreDown?: 'retry' });
 
 export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {

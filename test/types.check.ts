@@ -1,10 +1,12 @@
 /**
  * Type tests. Nothing here runs: `tsc -p test/tsconfig.json` compiles it, and fails if a wrong line compiles or a right one does not.
  */
+import type { DatabaseSync } from 'node:sqlite';
 import { z } from 'zod';
 import { memoryStore } from '../adapters/stores/memory.ts';
-import type { DedupStore, Journal, ReceiverError, TransactionalStore } from '../src/index.ts';
-import { body, type Context, createReceiver, header, once, type Receiver, steps } from '../src/index.ts';
+import { sqliteOutbox } from '../adapters/stores/sqlite/index.ts';
+import type { DedupStore, Destination, Journal, Outbox, OutboxQueue, ReceiverError, TransactionalStore } from '../src/index.ts';
+import { body, type Context, createReceiver, header, once, type Receiver, relay, steps } from '../src/index.ts';
 
 /** Compiles only if both are the same type. */
 declare function same<A, B>(...equal: (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? [] : [never]): void;
@@ -19,6 +21,9 @@ interface Db {
 }
 declare const dedup: DedupStore;
 declare const both: DedupStore & TransactionalStore<Db>;
+declare const outbox: Outbox<Db, 'orders' | 'mails'> & OutboxQueue<'orders' | 'mails'>;
+declare const destination: Destination;
+declare const sqlite: DatabaseSync;
 declare const transactions: TransactionalStore<Db>;
 
 const base = { scope: 'billing', key: header('message-id') } as const;
@@ -317,6 +322,33 @@ export function stepsOfHandlers(): void {
   createReceiver({ ...base, store: journaledBoth, journal: dedup }, () => {});
   // @ts-expect-error the steps of a leased handler are kept in its store
   createReceiver({ ...base, store: journaledBoth, guarantee: 'leased', journal: journaled }, () => {});
+}
+
+export function publishing(): void {
+  createReceiver({ ...base, store: both, outbox }, async (_, ctx) => {
+    same<typeof ctx, Context<'transactional', Db, false, 'orders' | 'mails'>>();
+    const published = await ctx.publish('orders', { body: { id: 7 }, orderingKey: 'a' });
+    same<typeof published, void>();
+    // @ts-expect-error the outbox has no such destination
+    await ctx.publish('others', { body: 1 });
+    // @ts-expect-error a message has a body
+    await ctx.publish('orders', {});
+  });
+  createReceiver({ ...base, store: both, outbox, schema: Order }, (order, ctx) => {
+    same<typeof order, OrderType>();
+    void ctx.publish('mails', [{ body: order }]);
+  });
+  createReceiver({ ...base, store: both }, (_, ctx) => {
+    // @ts-expect-error there is no outbox
+    ctx.publish;
+  });
+  // @ts-expect-error nothing to publish in
+  createReceiver({ ...base, store: both, guarantee: 'leased', outbox }, () => {});
+  // @ts-expect-error another database's
+  createReceiver({ ...base, store: both, outbox: sqliteOutbox(sqlite, { destinations: ['orders'] }) }, () => {});
+  relay({ outbox, to: { orders: destination } });
+  // @ts-expect-error the outbox has no such destination
+  relay({ outbox, to: { others: destination } });
 }
 
 export async function stepsOfWorkers(): Promise<void> {

@@ -7,7 +7,8 @@ import type { Outbox, OutboxMessage } from './outbox.ts';
 export interface PublishContext<Name extends string> {
   /**
    * Publishes messages if the handler's transaction commits. The id of each is derived from the message that is handled and from its place among
-   * those published to the destination, so that a handler that runs again publishes the same ids. See {@link Outbox}.
+   * those published to the destination, so that a handler that runs again publishes the same ids. If one fails, so does the handler, whether it
+   * has waited for it or not. See {@link Outbox}.
    */
   publish(destination: Name, message: OutboxMessage | readonly OutboxMessage[]): Promise<void>;
 }
@@ -19,6 +20,7 @@ export class Publishing {
   readonly #key: Key;
   readonly #published = new Map<string, number>();
   readonly #underWay = new Set<Promise<void>>();
+  #failed: { readonly error: unknown } | undefined;
   #ended = false;
 
   constructor(outbox: Outbox<unknown>, tx: unknown, key: Key) {
@@ -31,7 +33,10 @@ export class Publishing {
     const publishing = this.#publish(destination, Array.isArray(given) ? given : [given]);
     this.#underWay.add(publishing);
     const done = () => this.#underWay.delete(publishing);
-    publishing.then(done, done);
+    publishing.then(done, (error: unknown) => {
+      this.#failed ??= { error };
+      done();
+    });
     return publishing;
   };
 
@@ -46,9 +51,10 @@ export class Publishing {
     await this.#outbox.publish(this.#tx, destination, messages.map(withId));
   }
 
-  /** The handler has ended: what it has not waited for is waited for, and its failure is the handler's. */
+  /** The handler has ended: waits for what it has not waited for. */
   async end(failed: boolean): Promise<void> {
     this.#ended = true;
-    await (failed ? Promise.allSettled(this.#underWay) : Promise.all(this.#underWay));
+    await Promise.allSettled(this.#underWay);
+    if (this.#failed && !failed) throw this.#failed.error;
   }
 }
