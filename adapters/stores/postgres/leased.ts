@@ -14,6 +14,9 @@ export interface StatementLimits {
 /** So often a statement is sent again that met another one, before it is given up. Each time at least one of them has gone on. */
 const mostTries = 8;
 
+/** How long the halves of a batch wait that has waited for a lock before: to find the keys that are held, not to get them. */
+export const impatientMs = 5;
+
 /** What a key is answered that another transaction holds: it will not take long, but nobody knows how long. */
 export const lockedMs = 1_000;
 
@@ -41,6 +44,7 @@ export function leasedVerbs(pool: PgQueryable, names: Names, limits: StatementLi
   const send = sender(pool);
   const first = settingsSql(limits);
   const claimSql = takeSql(names, claimed, first);
+  const impatientSql = takeSql(names, claimed, settingsSql({ ...limits, lockTimeoutMs: impatientMs }));
   const settle = settleSql(names, first);
   const extend = extendSql(names, first);
   const purgeSql = `with ${first}
@@ -50,20 +54,20 @@ delete from ${names.records} where ctid = any (array(
   order by r.expires_minute limit $1 for update of r skip locked))`;
 
   /** Keys that another transaction holds must not keep the others from their answer: the batch is halved until they are alone. */
-  async function take(asks: readonly Ask[]): Promise<Answer[]> {
+  async function take(asks: readonly Ask[], sql: string): Promise<Answer[]> {
     try {
-      return await claimRound(asks);
+      return await claimRound(asks, sql);
     } catch (error) {
       if (!isLocked(error)) throw error;
       if (asks.length === 1) return [{ state: 'busy', remainingMs: lockedMs }];
       const half = asks.length >> 1;
-      return [...(await take(asks.slice(0, half))), ...(await take(asks.slice(half)))];
+      return [...(await take(asks.slice(0, half), impatientSql)), ...(await take(asks.slice(half), impatientSql))];
     }
   }
 
-  function claimRound(asks: readonly Ask[]): Promise<Answer[]> {
+  function claimRound(asks: readonly Ask[], sql: string): Promise<Answer[]> {
     return untilKnown(asks, async (open) => {
-      const rows = (await send(claimSql, columnsOf(open))) as Taken[];
+      const rows = (await send(sql, columnsOf(open))) as Taken[];
       return rows.map((row, i) => answerOf(open[i]!, row));
     });
   }
@@ -72,7 +76,7 @@ delete from ${names.records} where ctid = any (array(
     async claim(asks) {
       if (asks.length === 0) return [];
       await ready();
-      return inRounds(asks, take);
+      return inRounds(asks, (round) => take(round, claimSql));
     },
 
     async settle(ends) {

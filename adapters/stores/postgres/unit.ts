@@ -3,7 +3,7 @@ import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, End, Key, Settled, TransactionalStore, Unit } from '../../../src/store.ts';
 import { isConflict, isDoubtful, isLocked, type PgClient, type PgPool, type PgResult, sqlState } from './client.ts';
 import { type Probe, settleDoubt } from './doubt.ts';
-import { endTexts, lockedMs, untilKnown } from './leased.ts';
+import { endTexts, impatientMs, lockedMs, untilKnown } from './leased.ts';
 import { inRounds } from './rounds.ts';
 import { answerOf, columnsOf, completed, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
 import { bucketOf, type Names } from './schema.ts';
@@ -61,6 +61,9 @@ export function transactionalUnit<Client extends PgClient>(
 interface UnitSql {
   readonly begin: string;
   readonly record: string;
+  /** The same, hardly waiting for locks, and what takes that back. */
+  readonly recordImpatiently: string;
+  readonly patience: string;
   readonly settle: string;
   /** Takes the guard away, which fails if it is not there, and commits. */
   commit(xid: string): string;
@@ -72,18 +75,21 @@ const undoSavepoint = 'rollback to savepoint idempotent_message';
 
 function unitSql(names: Names, { lockTimeoutMs, statementTimeoutMs, idleTimeoutMs }: UnitLimits): UnitSql {
   const now = 'statement_timestamp()';
+  const self = 'pg_current_xact_id()::text as xid, pg_backend_pid() as pid';
+  const armed = `armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from first on conflict do nothing)`;
   return {
     begin: `begin isolation level read committed;
 set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs};
 set local idle_in_transaction_session_timeout = ${idleTimeoutMs};
 select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off';
 savepoint idempotent_message`,
-    record: takeSql(
+    record: takeSql(names, completed, `first as materialized (select ${self}),\n${armed}`),
+    recordImpatiently: takeSql(
       names,
       completed,
-      `first as materialized (select pg_current_xact_id()::text as xid, pg_backend_pid() as pid),
-armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from first on conflict do nothing)`,
+      `first as materialized (select ${self}, set_config('lock_timeout', '${impatientMs}', true)),\n${armed}`,
     ),
+    patience: `set local lock_timeout = ${lockTimeoutMs}`,
     settle: `update ${names.records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
   attempts = e.attempts, lease_until = ${now}, written_at = ${now}, expires_at = ${now} + e.retain_ms * interval '1 ms',
   expires_minute = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
@@ -147,7 +153,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
         if (answer) known.set(ask, answer);
       }
       const open = round.filter((ask) => !known.has(ask));
-      const answers = open.length > 0 ? await this.#take(open) : [];
+      const answers = open.length > 0 ? await this.#take(open, this.#sql.record) : [];
       for (const [i, ask] of open.entries()) {
         const answer = answers[i]!;
         known.set(ask, answer);
@@ -232,12 +238,12 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   }
 
   /** Keys that another transaction holds for too long must not keep the others from being handled: the batch is halved until they are alone. */
-  async #take(asks: readonly Ask[]): Promise<Answer[]> {
+  async #take(asks: readonly Ask[], sql: string): Promise<Answer[]> {
     for (let tries = 1; ; tries++) {
       if (!this.#fresh) this.#next();
       try {
         const answers = await untilKnown(asks, async (open) => {
-          const { rows } = await this.#watch.query(this.#sql.record, columnsOf(open));
+          const { rows } = await this.#watch.query(sql, columnsOf(open));
           const { xid, pid } = rows[0] as { xid: string; pid: number };
           this.#transaction = { xid, pid };
           return (rows as Taken[]).map((row, i) => answerOf(open[i]!, row));
@@ -251,7 +257,13 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
         if (isConflict(error)) continue;
         if (asks.length === 1) return [{ state: 'busy', remainingMs: lockedMs }];
         const half = asks.length >> 1;
-        return [...(await this.#take(asks.slice(0, half))), ...(await this.#take(asks.slice(half)))];
+        const { recordImpatiently, patience } = this.#sql;
+        const answers = [
+          ...(await this.#take(asks.slice(0, half), recordImpatiently)),
+          ...(await this.#take(asks.slice(half), recordImpatiently)),
+        ];
+        if (sql !== recordImpatiently) await this.#watch.query(patience);
+        return answers;
       }
     }
   }

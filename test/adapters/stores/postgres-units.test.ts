@@ -126,6 +126,22 @@ describe('a key that another transaction holds', () => {
     for (const name of ['a', 'b', 'c', 'd']) expect((await claim(name, 'x')).state).toBe('busy');
   });
 
+  it.each([10, 500])('holds up %d others of which all are held only for one lock timeout', async (count) => {
+    const { store, another } = await stand({ lockTimeoutMs: 200 });
+    const other = await another!();
+    const names = Array.from({ length: count }, (_, i) => `m${i}`);
+    await store.unit(async (unit) => {
+      await unit.record(names.map((name) => ask(name, 't')));
+      for (const answer of [other.claim, (asks: ReturnType<typeof ask>[]) => other.unit((inner) => inner.record(asks))]) {
+        const startedAt = performance.now();
+        const answers = await answer(names.map((name) => ask(name, 'other')));
+        expect(new Set(answers.map(({ state }) => state))).toEqual(new Set(['busy']));
+        // One by one it would be a hundred seconds.
+        expect(performance.now() - startedAt).toBeLessThan(25_000);
+      }
+    });
+  });
+
   it('is free again when its owner stood still for longer than the server lets it, and the owner has done nothing', async () => {
     const { store, another, insert, read } = await stand({ idleTimeoutMs: 300, lockTimeoutMs: 5_000 });
     const other = await another!();
