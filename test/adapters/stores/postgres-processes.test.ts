@@ -14,7 +14,7 @@ async function stand() {
   cleanups.push(() => harness.close!());
   const { url } = await service('postgres');
   const start = (kind: 'claim' | 'receive', client: number, keys = 10_000, size = 100) =>
-    startChild('./postgres-child.ts', [kind, url, harness.schema, client, keys, size], cleanups);
+    startChild(new URL('./postgres-child.ts', import.meta.url), [kind, url, harness.schema, client, keys, size], cleanups);
   return { harness, start };
 }
 
