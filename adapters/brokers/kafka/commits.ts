@@ -16,6 +16,9 @@ export interface Commits {
  */
 const lingerMs = 100;
 
+/** After a commit that has failed. */
+const retryMs = 1_000;
+
 export function commits(options: {
   readonly clock: Clock;
   /** The first offset that is not done. */
@@ -36,8 +39,9 @@ export function commits(options: {
       await options.commit(next);
       committed = next;
     } catch (error) {
-      // The next advance tries again. Until then messages that come again are known.
-      if (!closed) options.report(error, 'commit');
+      if (closed) return;
+      options.report(error, 'commit');
+      waiting ??= after(retryMs);
     }
   }
 

@@ -51,7 +51,7 @@ export function offsetOf(text: string): number {
 }
 
 /** Bytes as text: themselves where they are UTF-8, else in base64. A replacement character would make different ids look alike. */
-export function textOf(bytes: Buffer | string): string {
+function textOf(bytes: Buffer | string): string {
   if (typeof bytes === 'string') return bytes;
   return isUtf8(bytes) ? bytes.toString() : bytes.toString('base64');
 }

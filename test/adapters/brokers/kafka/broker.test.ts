@@ -32,11 +32,11 @@ async function refused(settings: Rig, start: NonNullable<WorkerOptions['start']>
 
 describe('a batch', () => {
   it('is handled once, in the order of each key, and its offsets are committed', async () => {
-    const it = await rig();
+    const here = await rig();
     const seen: string[] = [];
-    await it.produce(ids(1_000).map((id, i) => ({ id, key: `k${i % 7}` })));
-    await it.worker(receiverOf(({ id }) => void seen.push(id)));
-    await isCommitted(it, 1_000);
+    await here.produce(ids(1_000).map((id, i) => ({ id, key: `k${i % 7}` })));
+    await here.worker(receiverOf(({ id }) => void seen.push(id)));
+    await isCommitted(here, 1_000);
     expect(new Set(seen).size).toBe(1_000);
     expect(seen.length).toBe(1_000);
     for (let key = 0; key < 7; key++) {
@@ -65,103 +65,103 @@ describe('a batch', () => {
   });
 
   it('of messages without a key has no order, and the copies that a producer sent twice are acked without running', async () => {
-    const it = await rig();
+    const here = await rig();
     const seen: string[] = [];
-    await it.produce(
+    await here.produce(
       ids(50).flatMap((id) => [
         { id, key: null },
         { id, key: null },
       ]),
     );
-    await it.worker(receiverOf(({ id }) => void seen.push(id)));
-    await isCommitted(it, 100);
+    await here.worker(receiverOf(({ id }) => void seen.push(id)));
+    await isCommitted(here, 100);
     expect(seen.toSorted()).toEqual(ids(50).toSorted());
   });
 
   it('with records of transactions in it is committed up to its end, and aborted messages are not handled', async () => {
-    const it = await rig();
+    const here = await rig();
     const seen: string[] = [];
-    const transactional = it.client.producer({ transactionalId: `${it.topic}-tx`, maxInFlightRequests: 1, idempotent: true });
+    const transactional = here.client.producer({ transactionalId: `${here.topic}-tx`, maxInFlightRequests: 1, idempotent: true });
     await transactional.connect();
     later(() => transactional.disconnect());
     for (const id of ids(6)) {
       const transaction = await transactional.transaction();
-      await transaction.send({ topic: it.topic, messages: [{ key: 'k', value: JSON.stringify({ id }), headers: { 'message-id': id } }] });
+      await transaction.send({ topic: here.topic, messages: [{ key: 'k', value: JSON.stringify({ id }), headers: { 'message-id': id } }] });
       await (Number(id.slice(1)) % 2 === 0 ? transaction.commit() : transaction.abort());
     }
-    await it.produce([{ id: 'last' }]);
-    await it.worker(receiverOf(({ id }) => void seen.push(id)));
-    await isCommitted(it, 13);
+    await here.produce([{ id: 'last' }]);
+    await here.worker(receiverOf(({ id }) => void seen.push(id)));
+    await isCommitted(here, 13);
     expect(seen.toSorted()).toEqual(['last', 'm0', 'm2', 'm4']);
   });
 });
 
 describe('a message', () => {
   it('that fails holds its key and not the partition, and its offset is not passed until it is done', async () => {
-    const it = await rig();
+    const here = await rig();
     const seen: string[] = [];
     let broken = true;
-    await it.produce([
+    await here.produce([
       { id: 'a1', key: 'a' },
       { id: 'b1', key: 'b' },
       { id: 'a2', key: 'a' },
     ]);
-    const { crashes } = await it.worker(
+    const { crashes } = await here.worker(
       receiverOf(({ id }) => {
         if (id === 'a1' && broken) throw new TypeError('a typo');
         seen.push(id);
       }),
     );
     await until(() => seen.includes('b1'), 'the other key');
-    await it.produce(ids(20).map((id) => ({ id })));
+    await here.produce(ids(20).map((id) => ({ id })));
     await until(() => seen.length === 21, 'later batches');
     expect(seen).not.toContain('a2');
-    expect(await it.committed()).toBe(0);
+    expect(await here.committed()).toBe(0);
     broken = false;
-    await isCommitted(it, 23);
+    await isCommitted(here, 23);
     expect(seen.slice(-2)).toEqual(['a1', 'a2']);
     // kafkajs would be dead by now: a TypeError stops it for good, and the sixth plain error of its life makes it rejoin.
     expect(crashes).toEqual([]);
   });
 
   it('that another process runs is tried again when it may be free, and holds its key meanwhile', async () => {
-    const it = await rig();
+    const here = await rig();
     const store = memoryStore();
     const open = latch();
     const other = receiverOf(() => open.promise, { store, leaseMs: 1_000 });
     later(() => other.stop());
     const seen: string[] = [];
-    await it.produce([
+    await here.produce([
       { id: 'a1', key: 'a' },
       { id: 'a2', key: 'a' },
       { id: 'b', key: 'b' },
     ]);
     const taken = other.process([{ message: { id: 'x', body: '{"id":"a1"}', headers: { 'message-id': 'a1' } } }]);
-    await it.worker(receiverOf(({ id }) => void seen.push(id), { store }));
+    await here.worker(receiverOf(({ id }) => void seen.push(id), { store }));
     await until(() => seen.includes('b'), 'the other key');
     expect(seen).toEqual(['b']);
     open.open();
     await taken;
-    await isCommitted(it, 3);
+    await isCommitted(here, 3);
     expect(seen).toEqual(['b', 'a2']);
   });
 
   it('that can never succeed goes to the dead-letter topic as it was, with where it came from and why; only then is its offset passed', async () => {
-    const it = await rig();
-    const dead = await it.newTopic();
+    const here = await rig();
+    const dead = await here.newTopic();
     let refuse = true;
     const producer = {
       send: async (record: any) => {
         if (refuse) throw new TypeError('not now');
-        return it.producer.send(record);
+        return here.producer.send(record);
       },
     };
-    await it.produce([
+    await here.produce([
       { id: 'bad', key: 'k', headers: { binary: Buffer.from([0xff, 0x00]), trace: 't' } },
       { id: 'good', key: 'k' },
     ]);
     const seen: string[] = [];
-    const { errors } = await it.worker(
+    const { errors } = await here.worker(
       receiverOf(({ id }) => {
         if (id === 'bad') throw new TerminalError('no such account');
         seen.push(id);
@@ -169,10 +169,10 @@ describe('a message', () => {
       { deadLetter: { producer, topic: dead } },
     );
     await until(() => errors.some(({ during }) => during === 'dead-letter') && seen.length === 1, 'a refused dead letter');
-    expect(await it.committed()).toBe(0);
+    expect(await here.committed()).toBe(0);
     refuse = false;
-    await isCommitted(it, 2);
-    const [letter] = await it.read(dead);
+    await isCommitted(here, 2);
+    const [letter] = await here.read(dead);
     expect(letter!.key!.toString()).toBe('k');
     expect(letter!.value!.toString()).toBe('{"id":"bad"}');
     const { binary, ...texts } = letter!.headers!;
@@ -183,7 +183,7 @@ describe('a message', () => {
       'dead-letter-reason': 'terminal',
       'dead-letter-detail': 'TerminalError: no such account',
       'dead-letter-attempts': '1',
-      'dead-letter-topic': it.topic,
+      'dead-letter-topic': here.topic,
       'dead-letter-partition': '0',
       'dead-letter-offset': '0',
       'dead-letter-timestamp': expect.stringMatching(/^\d{13}$/),
@@ -231,11 +231,11 @@ describe('settings of `consumer.run` that would lose messages', () => {
   });
 
   it.each(['eachBatch', 'eachMessage'] as const)('the right ones, with a `run` of your own and %s: everything is handled', async (kind) => {
-    const it = await rig();
+    const here = await rig();
     const seen: string[] = [];
     let failures = 3;
-    await it.produce(ids(200).map((id, i) => ({ id, key: `k${i % 5}` })));
-    const { errors } = await it.worker(
+    await here.produce(ids(200).map((id, i) => ({ id, key: `k${i % 5}` })));
+    const { errors } = await here.worker(
       receiverOf(({ id }) => {
         if (id === 'm7' && failures-- > 0) throw new RangeError('again');
         seen.push(id);
@@ -244,7 +244,7 @@ describe('settings of `consumer.run` that would lose messages', () => {
         start: (consumer, adapter) => consumer.run({ autoCommit: false, eachBatchAutoResolve: false, [kind]: adapter[kind] }),
       },
     );
-    await isCommitted(it, 200);
+    await isCommitted(here, 200);
     expect(seen.toSorted()).toEqual(ids(200).toSorted());
     expect(errors).toEqual([]);
   });
@@ -265,24 +265,24 @@ describe('retention', () => {
   });
 
   it('that is long enough lets everything through', async () => {
-    const it = await rig({ config: { 'retention.ms': '86400000' } });
-    await it.produce(ids(3).map((id) => ({ id })));
-    await it.worker(
+    const here = await rig({ config: { 'retention.ms': '86400000' } });
+    await here.produce(ids(3).map((id) => ({ id })));
+    await here.worker(
       receiverOf(() => {}),
-      { admin: it.admin },
+      { admin: here.admin },
     );
-    await isCommitted(it, 3);
+    await isCommitted(here, 3);
   });
 });
 
 describe('stop', () => {
   it('lets what runs finish, commits what is done, and leaves the rest to the next consumer', async () => {
-    const it = await rig();
+    const here = await rig();
     const open = latch();
     const seen: string[] = [];
     const store = memoryStore();
-    await it.produce(ids(100).map((id) => ({ id, key: 'k' })));
-    const first = await it.worker(
+    await here.produce(ids(100).map((id) => ({ id, key: 'k' })));
+    const first = await here.worker(
       receiverOf(
         async ({ id }) => {
           if (id === 'm10') await open.promise;
@@ -295,10 +295,10 @@ describe('stop', () => {
     const stopped = first.adapter.stop();
     open.open();
     expect(await stopped).toEqual({ abandoned: 0 });
-    expect(await it.committed()).toBe(11);
+    expect(await here.committed()).toBe(11);
     await first.consumer.disconnect();
-    await it.worker(receiverOf(({ id }) => void seen.push(id), { store }));
-    await isCommitted(it, 100);
+    await here.worker(receiverOf(({ id }) => void seen.push(id), { store }));
+    await isCommitted(here, 100);
     expect(seen).toEqual(ids(100));
   });
 });

@@ -29,7 +29,7 @@ interface Member extends Membership {
 }
 
 /** An error as kafkajs makes of a protocol error. */
-export function protocolError(type: string): Error {
+function protocolError(type: string): Error {
   return Object.assign(new Error(type), { name: 'KafkaJSProtocolError', type, retriable: type !== 'UNKNOWN_MEMBER_ID' });
 }
 

@@ -1,6 +1,6 @@
 import type { KafkaBatchPayload, KafkaConsumer, KafkaMessage, KafkaMessagePayload } from '../../../../adapters/brokers/kafka/client.ts';
 import { type Clock, sleep } from '../../../../src/clock.ts';
-import { type GroupModel, groupModel, protocolError } from './model-group.ts';
+import { type GroupModel, groupModel } from './model-group.ts';
 
 /**
  * A small model of one Kafka broker and of kafkajs's consumer in virtual time. Its rules are those read and measured in kafkajs 2.2.4 and Kafka 4.3
@@ -56,7 +56,7 @@ type Record_ = KafkaMessage & { readonly isControl: boolean };
 export function kafkaModel(clock: Clock): KafkaModel {
   const logs = new Map<string, Record_[][]>();
   const groups = new Map<string, GroupModel>();
-  let arrived: (() => void)[] = [];
+  const arrived: (() => void)[] = [];
 
   const group = (groupId: string) => {
     const known =
@@ -334,5 +334,3 @@ export function kafkaModel(clock: Clock): KafkaModel {
     produceControl: (topic, partition) => append(topic, partition, { key: null, value: null, isControl: true }),
   };
 }
-
-export { protocolError };

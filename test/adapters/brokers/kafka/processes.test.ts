@@ -39,16 +39,16 @@ describe('a process that is killed with SIGKILL', () => {
   ];
 
   it.each(borders)('%s, with %s: every effect happens once, in the order of its key', async (kill, mode) => {
-    const it = await family(mode);
-    await it.produce(keyed(300));
-    const first = it.start({ kill, once: newFile(), ...(kill === 'after the offset' ? {} : { id: 'm31' }) });
+    const here = await family(mode);
+    await here.produce(keyed(300));
+    const first = here.start({ kill, once: newFile(), ...(kill === 'after the offset' ? {} : { id: 'm31' }) });
     expect((await first.ended)[1]).toBe('SIGKILL');
-    const second = it.start();
+    const second = here.start();
     await second.said('joined');
-    await isCommitted(it, 300);
-    expect(idsOf(it.effects())).toEqual(ids(300).toSorted());
+    await isCommitted(here, 300);
+    expect(idsOf(here.effects())).toEqual(ids(300).toSorted());
     for (const key of ['k0', 'k1', 'k2', 'k3', 'k4']) {
-      const order = it
+      const order = here
         .effects()
         .filter((each) => each.key === key)
         .map(({ n }) => n);
@@ -58,13 +58,14 @@ describe('a process that is killed with SIGKILL', () => {
   });
 
   it('between effect and record, leased: that effect happens twice, as is said', async () => {
-    const it = await family('leased');
-    await it.produce(keyed(20));
-    const first = it.start({ kill: 'after the effect', id: 'm7', once: newFile() });
+    const here = await family('leased');
+    await here.produce(keyed(20));
+    const first = here.start({ kill: 'after the effect', id: 'm7', once: newFile() });
     await first.ended;
-    it.start();
-    await isCommitted(it, 20);
-    const effects = idsOf(it.effects());
+    const next = here.start();
+    await next.said('joined');
+    await isCommitted(here, 20);
+    const effects = idsOf(here.effects());
     expect([...new Set(effects)]).toEqual(ids(20).toSorted());
     // So do those that other handlers of the process were at.
     expect(effects.filter((id) => id === 'm7')).toHaveLength(2);
@@ -76,21 +77,21 @@ describe('a message that kills its process each time', () => {
   it.each(['records', 'leased'] as const)(
     'is parked after maxAttempts, and the partition goes on: %s',
     async (mode) => {
-      const it = await family(mode);
+      const here = await family(mode);
       // Behind it are more than are in one unit.
-      await it.produce(keyed(250));
+      await here.produce(keyed(250));
       let deaths = 0;
-      let last = it.start({ kill: 'in the handler', id: 'm120', maxAttempts: 3 });
+      let last = here.start({ kill: 'in the handler', id: 'm120', maxAttempts: 3 });
       for (; deaths < 12; deaths++) {
-        const ended = await Promise.race([last.ended, isCommitted(it, 250)]);
+        const ended = await Promise.race([last.ended, isCommitted(here, 250)]);
         if (!ended) break;
         expect(ended[1]).toBe('SIGKILL');
-        last = it.start({ kill: 'in the handler', id: 'm120', maxAttempts: 3 });
+        last = here.start({ kill: 'in the handler', id: 'm120', maxAttempts: 3 });
       }
       expect(last.lines).toContain('dead m120 max-attempts');
       expect(deaths).toBeGreaterThanOrEqual(3);
       expect(deaths).toBeLessThanOrEqual(5);
-      const effects = idsOf(it.effects());
+      const effects = idsOf(here.effects());
       const others = ids(250).filter((id) => id !== 'm120');
       // Leased, those that run beside it when it kills may run twice.
       expect(mode === 'leased' ? [...new Set(effects)] : effects).toEqual(others.toSorted());
@@ -101,42 +102,43 @@ describe('a message that kills its process each time', () => {
 
 describe('a process that is stopped past its session, and wakes while another has its partition', () => {
   it.each(['records', 'watermark', 'watermark only'] as const)('changes nothing any more: %s', async (mode) => {
-    const it = await family(mode);
-    await it.produce(keyed(40));
+    const here = await family(mode);
+    await here.produce(keyed(40));
     // It stops outside of any transaction, for SQLite's lock would make the other wait.
-    const zombie = it.start({ wait: 'after the commit', once: newFile() });
+    const zombie = here.start({ wait: 'after the commit', once: newFile() });
     await zombie.said('here');
     zombie.signal('SIGSTOP');
-    const other = it.start();
+    const other = here.start();
     await other.said('joined');
-    await until(() => it.count() === 40, 'the other to handle all');
-    await isCommitted(it, 40);
-    await it.produce(keyed(10, 5, 40));
+    await until(() => here.count() === 40, 'the other to handle all');
+    await isCommitted(here, 40);
+    await here.produce(keyed(10, 5, 40));
     zombie.signal('SIGCONT');
     zombie.goOn();
-    await isCommitted(it, 50);
+    await isCommitted(here, 50);
     await pause(500);
-    expect(idsOf(it.effects())).toEqual(ids(50).toSorted());
-    expect(await it.committed()).toBe(50);
+    expect(idsOf(here.effects())).toEqual(ids(50).toSorted());
+    expect(await here.committed()).toBe(50);
     await other.stop();
-    await it.produce(keyed(10, 5, 50));
-    await isCommitted(it, 60);
-    expect(idsOf(it.effects())).toEqual(ids(60).toSorted());
+    await here.produce(keyed(10, 5, 50));
+    await isCommitted(here, 60);
+    expect(idsOf(here.effects())).toEqual(ids(60).toSorted());
   });
 
   it('in the middle of a handler, leased: its outcome is refused, and the new owner goes on', async () => {
-    const it = await family('leased');
-    await it.produce(keyed(10, 1));
-    const zombie = it.start({ wait: 'in the handler', id: 'm3', once: newFile() });
+    const here = await family('leased');
+    await here.produce(keyed(10, 1));
+    const zombie = here.start({ wait: 'in the handler', id: 'm3', once: newFile() });
     await zombie.said('here');
     zombie.signal('SIGSTOP');
-    it.start();
-    await isCommitted(it, 10);
+    const next = here.start();
+    await next.said('joined');
+    await isCommitted(here, 10);
     zombie.signal('SIGCONT');
     zombie.goOn();
     await pause(500);
     // Both handlers ran: that is what `leased` can't prevent.
-    expect(idsOf(it.effects())).toEqual([...ids(10), 'm3'].toSorted());
-    expect(await it.committed()).toBe(10);
+    expect(idsOf(here.effects())).toEqual([...ids(10), 'm3'].toSorted());
+    expect(await here.committed()).toBe(10);
   });
 });

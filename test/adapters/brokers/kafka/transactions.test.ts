@@ -45,28 +45,28 @@ const isCommitted = ({ committed }: Pick<Rig, 'committed'>, offset: number, part
 
 describe('with a store whose transactions commit the offsets', () => {
   it('offsets commit with what handlers publish, and by no request of the consumer', async () => {
-    const it = await place();
-    await it.produce(ids(300).flatMap((id, i) => [{ id, key: `k${i % 9}` }, ...(i % 10 === 0 ? [{ id, key: `k${i % 9}` }] : [])]));
-    const { consumer, errors } = await it.worker();
+    const here = await place();
+    await here.produce(ids(300).flatMap((id, i) => [{ id, key: `k${i % 9}` }, ...(i % 10 === 0 ? [{ id, key: `k${i % 9}` }] : [])]));
+    const { consumer, errors } = await here.worker();
     let commits = 0;
     consumer.on('consumer.commit_offsets', () => void commits++);
-    await isCommitted(it, 330);
-    expect(await it.published()).toHaveLength(300);
-    expect((await it.published()).toSorted()).toEqual(ids(300).toSorted());
+    await isCommitted(here, 330);
+    expect(await here.published()).toHaveLength(300);
+    expect((await here.published()).toSorted()).toEqual(ids(300).toSorted());
     expect(commits).toBe(0);
     expect(errors).toEqual([]);
   });
 
   it('a message that failed and one that can never succeed hold their offsets until they are done, and no transaction passes them', async () => {
-    const it = await place();
+    const here = await place();
     let failures = 2;
     const dead: string[] = [];
-    await it.produce(ids(60).map((id) => ({ id })));
-    await it.worker(
+    await here.produce(ids(60).map((id) => ({ id })));
+    await here.worker(
       (payload, context) => {
         if (payload.id === 'm20' && failures-- > 0) throw new TypeError('again');
         if (payload.id === 'm30') throw new TerminalError('never');
-        it.publish(payload, context);
+        here.publish(payload, context);
       },
       {
         deadLetter: async ({ record }) => {
@@ -75,9 +75,9 @@ describe('with a store whose transactions commit the offsets', () => {
         },
       },
     );
-    await isCommitted(it, 60);
+    await isCommitted(here, 60);
     expect(dead).toEqual(['m30']);
-    expect((await it.published()).toSorted()).toEqual(
+    expect((await here.published()).toSorted()).toEqual(
       ids(60)
         .filter((id) => id !== 'm30')
         .toSorted(),
@@ -85,35 +85,35 @@ describe('with a store whose transactions commit the offsets', () => {
   });
 
   it('a rebalance in the middle of batches publishes each message once', async () => {
-    const it = await place({ partitions: 2 });
+    const here = await place({ partitions: 2 });
     const slow = async (payload: { id: string }, context: any) => {
       await pause(4);
-      it.publish(payload, context);
+      here.publish(payload, context);
     };
-    await it.produce(ids(600).map((id, i) => ({ id, partition: i % 2 })));
-    await it.worker(slow);
-    await until(async () => (await it.committed(0)) > 0, 'the first to have committed');
-    await it.worker(slow);
-    await isCommitted(it, 300, 0);
-    await isCommitted(it, 300, 1);
-    expect((await it.published()).toSorted()).toEqual(ids(600).toSorted());
+    await here.produce(ids(600).map((id, i) => ({ id, partition: i % 2 })));
+    await here.worker(slow);
+    await until(async () => (await here.committed(0)) > 0, 'the first to have committed');
+    await here.worker(slow);
+    await isCommitted(here, 300, 0);
+    await isCommitted(here, 300, 1);
+    expect((await here.published()).toSorted()).toEqual(ids(600).toSorted());
   });
 
   it('a partition that somebody has fenced is taken back only after a heartbeat has proved that it is ours, and nothing is published twice', async () => {
-    const it = await place();
-    const { consumer, errors } = await it.worker(undefined, { consumer: { heartbeatInterval: 1_500 } });
-    await it.produce(ids(50).map((id) => ({ id })));
-    await isCommitted(it, 50);
-    const stray = kafkaTransactions({ kafka: it.client, ...it.names, createPartitioner });
+    const here = await place();
+    const { consumer, errors } = await here.worker(undefined, { consumer: { heartbeatInterval: 1_500 } });
+    await here.produce(ids(50).map((id) => ({ id })));
+    await isCommitted(here, 50);
+    const stray = kafkaTransactions({ kafka: here.client, ...here.names, createPartitioner });
     later(() => stray.close());
-    await stray.assign({ topic: it.topic, partition: 0 });
+    await stray.assign({ topic: here.topic, partition: 0 });
     let provenAt = 0;
     consumer.on('consumer.heartbeat', () => void (provenAt ||= performance.now()));
     const fencedAt = performance.now();
-    await it.produce(ids(50, 50).map((id) => ({ id })));
-    await isCommitted(it, 100);
+    await here.produce(ids(50, 50).map((id) => ({ id })));
+    await isCommitted(here, 100);
     expect(provenAt).toBeGreaterThan(fencedAt);
-    expect((await it.published()).toSorted()).toEqual(ids(100).toSorted());
+    expect((await here.published()).toSorted()).toEqual(ids(100).toSorted());
     expect(errors).toEqual([]);
   });
 });

@@ -172,20 +172,20 @@ describe('offsets', () => {
     expect(offsetsOf(consumer.log).at(-1)).toBe(50);
   });
 
-  it('whose commit fails are committed later, and the failure reaches the user and not kafkajs', async () => {
+  it('whose commit fails are committed later, also if nothing more comes, and the failure reaches the user and not kafkajs', async () => {
     const { model, world, worker, committed } = virtual();
     const { consumer, errors } = await worker(() => {});
     consumer.intercept = async (name) => {
       if (name === 'OffsetCommit') throw new TypeError('reply lost');
     };
     model.produce('t', messages(2));
-    await world.advance(1_000);
+    await world.advance(3_000);
     expect(committed()).toBeUndefined();
-    expect(errors.map(({ during }) => during)).toEqual(['commit', 'commit']);
+    expect(new Set(errors.map(({ during }) => during))).toEqual(new Set(['commit']));
+    expect(errors.length).toBeLessThan(6);
     consumer.intercept = async () => {};
-    model.produce('t', [{ id: 'more' }]);
     await world.advance(1_000);
-    expect(committed()).toBe(3);
+    expect(committed()).toBe(2);
     expect(consumer.crashes).toEqual([]);
   });
 
