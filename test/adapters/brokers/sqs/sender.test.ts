@@ -132,7 +132,12 @@ describe('a sender', () => {
   ])('says which message can’t be sent, without sending it: %s', async (_, options, order, code, message) => {
     const { send, requests } = sending('work', options);
     expect(await send([order])).toEqual([
-      { state: 'failed', retriable: false, refused: true, error: expect.objectContaining({ code, message: expect.stringContaining(message) }) },
+      {
+        state: 'failed',
+        retriable: false,
+        refused: true,
+        error: expect.objectContaining({ code, message: expect.stringContaining(message) }),
+      },
     ]);
     expect(requests()).toEqual([]);
   });
