@@ -1,9 +1,10 @@
 import { encodeResult } from './codec.ts';
 import { digest } from './digest.ts';
+import type { StepSource } from './effects/attempt-journal.ts';
 import type { StepsContext } from './effects/context.ts';
 import { randomOf, uuidOf } from './effects/deterministic.ts';
 import { type PublishContext, Publishing } from './effects/publishing.ts';
-import { Run, type StepSource } from './effects/run.ts';
+import { Run } from './effects/run.ts';
 import { type RunSaga, sagaOf } from './effects/saga.ts';
 import { type Step, stepOf } from './effects/step.ts';
 import { describeError, ReceiverError, RetryAfter, TerminalError, thrownValue } from './errors.ts';

@@ -141,8 +141,8 @@ export function leasedWay(core: Core, owner: object): Way {
     return conclude(core, job, { ending: unstartedEnding, verdict: () => retry(core, job, reason, 0) });
   }
 
-  async function runClaimed(job: Job, { attempt, fence, fresh = false }: Claimed, lease: Lease): Promise<Verdict> {
-    const claim = { key: job.key, token: job.token, fence, fresh };
+  async function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Verdict> {
+    const claim = { key: job.key, token: job.token, fence };
     const steps = store.journal && { journal: store.journal, claim: async () => claim };
     const own = settings.guarantee === 'fenced' ? { attempt, steps, fence } : { attempt, steps };
     const handled = runHandler(owner, settings, core.handler, job, lease, own).then(

@@ -66,14 +66,7 @@ export interface Ask {
 
 /** The store's answer to an `Ask`. */
 export type Answer =
-  /** `fresh`: true only if this call has made the record, so that its journal is empty. A store need not tell. */
-  | {
-      readonly state: 'claimed';
-      readonly fence: number;
-      readonly attempt: number;
-      readonly orphaned: boolean;
-      readonly fresh?: boolean | undefined;
-    }
+  | { readonly state: 'claimed'; readonly fence: number; readonly attempt: number; readonly orphaned: boolean }
   /** `ageMs`: since it was completed. `result`: the encoded result, if one was stored. */
   | { readonly state: 'completed'; readonly result?: string | undefined; readonly ageMs: number }
   /** `remainingMs`: until the owner's lease ends, if it is not extended. */

@@ -3,7 +3,7 @@ import { ReceiverError, RetryAfter } from '../errors.ts';
 import type { GuardedStore } from '../guarded-store.ts';
 import type { Lease } from '../lease.ts';
 import type { Key } from '../store.ts';
-import type { StepSource } from './run.ts';
+import type { StepSource } from './attempt-journal.ts';
 
 interface AsideOptions {
   readonly store: GuardedStore;
@@ -33,7 +33,7 @@ export function stepsAside(messageKey: Key, lease: Lease, { store, leaseMs, rete
         throw new ReceiverError('store', `Expected the journal of a message to be there for its steps, got ${JSON.stringify(answer)}`);
       }
       lease.claim({ key, token }, askedAt);
-      return { key, token, fence: answer!.fence, fresh: answer!.fresh ?? false };
+      return { key, token, fence: answer!.fence };
     },
     async release() {
       lease.unclaim();

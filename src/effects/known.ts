@@ -12,71 +12,84 @@ const changedAfterMs = 10_000;
  * own.
  */
 export class Known {
+  /** How many steps earlier attempts have begun. */
+  readonly steps: number;
   readonly #entries: ReadonlyMap<string, Entry>;
   readonly #unasked: Set<string>;
   readonly #waiting = new Set<Waiting>();
   readonly #clock: Clock;
+  #askedAt: number;
+  #cancel: (() => void) | undefined;
   #ended: { readonly reason: Error | undefined } | undefined;
 
   constructor(entries: readonly Entry[], retired: readonly string[], clock: Clock) {
     this.#entries = new Map(entries.map((entry) => [entry.name, entry]));
-    this.#unasked = new Set([...this.#entries.keys()].filter((name) => isEffect(name) && !retired.includes(labelOf(name))));
+    const steps = [...this.#entries.keys()].filter(isEffect);
+    this.steps = steps.length;
+    this.#unasked = new Set(steps.filter((name) => !retired.includes(labelOf(name))));
     this.#clock = clock;
-  }
-
-  get size(): number {
-    return this.#entries.size;
+    this.#askedAt = clock.now();
   }
 
   /** The entry of a name, which counts as asked for from now on. */
   ask(name: string): Entry | undefined {
-    this.#unasked.delete(name);
-    for (const waiting of this.#waiting) waiting.look();
+    if (this.#unasked.delete(name)) {
+      this.#askedAt = this.#clock.now();
+      for (const waiting of this.#waiting) if (!this.#lacks(waiting.prefix)) this.#let(waiting, waiting.resolve);
+    }
     return this.#entries.get(name);
   }
 
-  /** The entries whose names begin with `prefix` and that have not been asked for. */
+  /** The steps that have not been asked for. */
   unasked(prefix: string = ''): readonly string[] {
     return [...this.#unasked].filter((name) => name.startsWith(prefix));
   }
 
   /**
-   * Resolves when all entries whose names begin with `prefix` have been asked for. Parallel code may take a while to come to them, so
+   * Resolves when all steps whose names begin with `prefix` have been asked for. Parallel code may take a while to come to them, so
    * each that is asked for gives the others more time. @throws ReceiverError `steps-changed` when that is over
    */
   allAsked(prefix: string, what: string): Promise<void> {
-    if (this.unasked(prefix).length === 0) return Promise.resolve();
-    if (this.#ended) return Promise.reject(this.#ended.reason ?? changed(what, this.unasked(prefix)));
+    if (!this.#lacks(prefix)) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      let cancel = () => {};
-      const end = (settle: () => void) => {
-        cancel();
-        this.#waiting.delete(waiting);
-        settle();
-      };
-      const waiting: Waiting = {
-        look: () => {
-          cancel();
-          if (this.unasked(prefix).length === 0) return end(resolve);
-          cancel = this.#clock.after(changedAfterMs, () => end(() => reject(changed(what, this.unasked(prefix)))));
-        },
-        end: (reason) => end(() => reject(reason ?? changed(what, this.unasked(prefix)))),
-      };
-      this.#waiting.add(waiting);
-      waiting.look();
+      this.#waiting.add({ prefix, resolve, reject: (reason) => reject(reason ?? changed(what, this.unasked(prefix))) });
+      if (this.#ended) this.end();
+      else this.#cancel ??= this.#clock.after(changedAfterMs, () => this.#look());
     });
   }
 
-  /** Nobody else will ask: who still waits is told so, or the reason why it does not matter any more. */
+  /** Nobody else will ask: who waits, or will, is told so, or the reason why it does not matter any more. */
   end(reason?: Error): void {
     this.#ended ??= { reason };
-    for (const waiting of this.#waiting) waiting.end(reason);
+    for (const waiting of this.#waiting) this.#let(waiting, () => waiting.reject(this.#ended!.reason));
+  }
+
+  #lacks(prefix: string): boolean {
+    for (const name of this.#unasked) if (name.startsWith(prefix)) return true;
+    return false;
+  }
+
+  #look(): void {
+    const leftMs = this.#askedAt + changedAfterMs - this.#clock.now();
+    this.#cancel = leftMs > 0 ? this.#clock.after(leftMs, () => this.#look()) : undefined;
+    if (!this.#cancel) for (const waiting of this.#waiting) this.#let(waiting, () => waiting.reject(undefined));
+  }
+
+  #let(waiting: Waiting, goOn: () => void): void {
+    this.#waiting.delete(waiting);
+    if (this.#waiting.size === 0) {
+      this.#cancel?.();
+      this.#cancel = undefined;
+    }
+    goOn();
   }
 }
 
 interface Waiting {
-  look(): void;
-  end(reason: Error | undefined): void;
+  readonly prefix: string;
+  resolve(): void;
+  /** With the reason, or because the code has changed. */
+  reject(reason: Error | undefined): void;
 }
 
 export function changed(what: string, unasked: readonly string[]): ReceiverError {

@@ -1,40 +1,23 @@
-import { type Clock, sleep, type World } from '../clock.ts';
+import type { Clock, World } from '../clock.ts';
 import { type Codec, encodeResult } from '../codec.ts';
 import { describeError, ReceiverError, show, TerminalError } from '../errors.ts';
-import type { GuardedJournal } from '../guarded-store.ts';
 import { isInside, runInside } from '../inside.ts';
 import type { Lease } from '../lease.ts';
 import { type StandardSchema, validate } from '../schema.ts';
-import type { ClaimRef, Entry } from './journal.ts';
-import { changed, Known } from './known.ts';
+import { AttemptJournal, type StepSource } from './attempt-journal.ts';
+import type { Entry } from './journal.ts';
+import { changed, type Known } from './known.ts';
 import { labelOf, nowName } from './names.ts';
 import type { Confirm, StepCall } from './step.ts';
 
 /** Steps of one message, all attempts together: what a store can be asked to keep has an end. */
-const maxEntries = 1_000;
-const firstWriteRetryMs = 50;
-
-/** Under which claim an attempt writes its journal. */
-export interface StepClaim extends ClaimRef {
-  readonly fence: number;
-  /** True if the journal is known to be empty. */
-  readonly fresh: boolean;
-}
+const maxSteps = 1_000;
 
 interface RunSettings {
   readonly world: World;
   readonly codec: Codec;
   readonly maxResultBytes: number;
   readonly retiredSteps: readonly string[];
-}
-
-/** Where an attempt keeps its journal. */
-export interface StepSource {
-  readonly journal: GuardedJournal;
-  /** Called once, at the first step. */
-  claim(): Promise<StepClaim>;
-  /** Called when all is done, if the claim was for the steps alone. */
-  release?(): Promise<void>;
 }
 
 /** What the steps of one attempt work with. */
@@ -60,30 +43,32 @@ export interface Task {
   readonly keepsFailure?: boolean;
 }
 
-interface Begun {
-  readonly claim: StepClaim;
-  readonly known: Known;
-}
-
 /** The steps of one attempt at a message. */
 export class Run {
   readonly #options: RunOptions;
+  readonly #journal: AttemptJournal;
   readonly #clock: Clock;
   readonly #names = new Set<string>();
   readonly #underWay = new Set<Promise<unknown>>();
-  #begun: Promise<Begun> | undefined;
   #now: Promise<number> | undefined;
-  #entries = 0;
+  /** Begun by this attempt for the first time. */
+  #steps = 0;
   #ended = false;
 
   constructor(options: RunOptions) {
     this.#options = options;
     this.#clock = options.settings.world.clock;
+    this.#journal = new AttemptJournal(options, options.lease, { clock: this.#clock, retired: options.settings.retiredSteps });
   }
 
   /** What earlier attempts have done. */
   async known(): Promise<Known> {
-    return (await this.#begin()).known;
+    return (await this.#journal.begin()).known;
+  }
+
+  /** Records an entry. */
+  write(entry: Entry): Promise<void> {
+    return this.#journal.write(entry);
   }
 
   /** Does a task, or gives what an earlier attempt has made of it. */
@@ -124,8 +109,8 @@ export class Run {
   }
 
   async #perform(task: Task): Promise<unknown> {
-    this.#expectClaim();
-    const { known, claim } = await this.#begin();
+    this.#journal.expectClaim();
+    const { known, claim } = await this.#journal.begin();
     const entry = known.ask(task.name);
     if (entry?.state === 'failed') throw new TerminalError(entry.text);
     if (entry?.state === 'done') return this.#output(task, entry.text);
@@ -136,14 +121,15 @@ export class Run {
     if (before) return this.#finish(task, before.done);
 
     task.refuse?.();
-    if (!entry && ++this.#entries > maxEntries) {
+    // What undoes steps is not counted: it must always have room.
+    if (!entry && task.after !== undefined && known.steps + ++this.#steps > maxSteps) {
       throw new ReceiverError(
         'invalid-step',
-        `Expected a message to have at most ${maxEntries} steps, got one more: ${show(labelOf(task.name))}`,
+        `Expected a message to have at most ${maxSteps} steps, got one more: ${show(labelOf(task.name))}`,
       );
     }
     if (task.confirm) await this.write({ name: task.name, state: 'started', text: String(this.#clock.wall()) });
-    this.#expectClaim();
+    this.#journal.expectClaim();
     let result: unknown;
     try {
       result = await runInside(this, 'step', () => task.run(call));
@@ -158,17 +144,18 @@ export class Run {
   async #confirmed(task: Task, call: StepCall, entry: Entry): Promise<{ readonly done: unknown } | undefined> {
     const name = show(labelOf(task.name));
     const ageMs = Math.max(0, this.#clock.wall() - Number(entry.text));
-    const answer: unknown = task.confirm
-      ? await runInside(this, 'step', () => task.confirm!(call.key, { ageMs, signal: call.signal }))
-      : 'unknown';
+    const unknown = (who: string, cause?: unknown) => {
+      const why = `Step ${name} was begun and its outcome was never recorded: it may have happened, and ${who}`;
+      return new ReceiverError('unknown-outcome', why, { cause });
+    };
+    const { confirm } = task;
+    if (!confirm) throw unknown('it has no `confirm` any more');
+    const answer: unknown = await runInside(this, 'step', () => confirm(call.key, { ageMs, signal: call.signal })).catch((error) => {
+      // That nobody can be asked does not mean that it has not happened.
+      throw error instanceof TerminalError ? unknown(`\`confirm\` has failed: ${error.message}`, error) : error;
+    });
     if (answer === 'absent') return undefined;
-    if (answer === 'unknown') {
-      const who = task.confirm ? '`confirm` does not know' : 'it has no `confirm` any more';
-      throw new ReceiverError(
-        'unknown-outcome',
-        `Step ${name} was begun and its outcome was never recorded: it may have happened, and ${who}`,
-      );
-    }
+    if (answer === 'unknown') throw unknown('`confirm` does not know');
     if (typeof answer === 'object' && answer !== null && 'done' in answer) return { done: answer.done };
     throw new ReceiverError(
       'invalid-step',
@@ -208,50 +195,6 @@ export class Run {
     return task.schema ? validate(task.schema, value, `the result of step ${show(labelOf(task.name))}`) : value;
   }
 
-  /** Records an entry. While the store can't be reached it is tried again, as long as the claim holds. */
-  async write(entry: Entry): Promise<void> {
-    const { journal, lease } = this.#options;
-    const { claim } = await this.#begin();
-    for (let waitMs = firstWriteRetryMs; ; waitMs = Math.min(waitMs * 2, 2_000)) {
-      try {
-        const [settled] = await journal.writeEntries([{ key: claim.key, token: claim.token, ...entry }]);
-        if (settled === 'ok') return;
-        throw this.#claimLost();
-      } catch (error) {
-        if (lease.aborted || lease.over || !(await sleep(this.#clock, waitMs, lease.signal))) throw error;
-      }
-    }
-  }
-
-  #begin(): Promise<Begun> {
-    this.#begun ??= this.#read();
-    return this.#begun;
-  }
-
-  async #read(): Promise<Begun> {
-    const { journal, claim: claims, settings, lease } = this.#options;
-    const claim = await claims();
-    const [entries] = claim.fresh ? [[]] : await journal.readEntries([{ key: claim.key, token: claim.token }]);
-    if (!Array.isArray(entries)) throw this.#claimLost();
-    const known = new Known(entries, settings.retiredSteps, this.#clock);
-    this.#entries = known.size;
-    lease.signal.addEventListener('abort', () => known.end(lease.aborted), { once: true });
-    return { claim, known };
-  }
-
-  /** Whoever has lost the claim does nothing more. The store decides; here it is only noticed earlier. */
-  #expectClaim(): void {
-    const { lease } = this.#options;
-    if (lease.aborted) throw lease.aborted;
-    if (lease.over) throw this.#claimLost();
-  }
-
-  #claimLost(): ReceiverError {
-    const { lease } = this.#options;
-    lease.abort(new ReceiverError('claim-lost', 'The claim was lost while its steps were running; another worker may have taken over'));
-    return lease.aborted!;
-  }
-
   /**
    * The handler has ended, with an error if it `failed`. Waits for the steps that are under way: the next attempt must not meet them.
    * @throws the error of a step that the handler did not wait for; ReceiverError `steps-changed` if it has not asked for all that earlier
@@ -259,15 +202,10 @@ export class Run {
    */
   async end(failed: boolean): Promise<void> {
     this.#ended = true;
-    if (!this.#begun) return;
     const left = [...this.#underWay];
-    this.#begun.then(({ known }) => known.end(this.#options.lease.aborted)).catch(() => {});
-    await Promise.allSettled(left);
-    const { known } = (await this.#begun.catch(() => undefined)) ?? {};
-    if (known) await this.#options.release?.();
+    const unasked = await this.#journal.end(() => Promise.allSettled(left));
     if (failed) return;
     await Promise.all(left);
-    const unasked = known?.unasked() ?? [];
     if (unasked.length > 0) throw changed('has ended without asking for it', unasked);
   }
 }

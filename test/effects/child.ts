@@ -3,6 +3,8 @@
  * there until it is told to go on. Its argument is a `Task`, as JSON. Prints "here <place>" when it is stopped, and in the end its verdict.
  */
 import { DatabaseSync } from 'node:sqlite';
+import { postgresStore } from '../../adapters/stores/postgres/index.ts';
+import { redisStore } from '../../adapters/stores/redis/index.ts';
 import { sqliteStore } from '../../adapters/stores/sqlite/index.ts';
 import { attribute, type Context, createReceiver, type DedupStore, type Journal, TerminalError } from '../../src/index.ts';
 import { gatewayClient } from '../support/gateway.ts';
@@ -10,6 +12,7 @@ import { gatewayClient } from '../support/gateway.ts';
 export type Program = 'no helper' | 'keys alone' | 'step' | 'fenced step' | 'confirm' | 'patient confirm' | 'saga' | 'refused saga';
 
 export interface Task {
+  /** `sqlite:FILE`, `postgres:URL SCHEMA` or `redis:URL PREFIX`. */
   readonly store: string;
   readonly gateway: string;
   /** The message's. What moves at the gateway begins with it. */
@@ -22,7 +25,7 @@ export interface Task {
 }
 
 type Handler = (ctx: Context<'fenced', never, true>) => Promise<unknown>;
-const { store: file, gateway: url, id, program, at, signal, leaseMs } = JSON.parse(process.argv[2]!) as Task;
+const { store: spec, gateway: url, id, program, at, signal, leaseMs } = JSON.parse(process.argv[2]!) as Task;
 const gateway = gatewayClient(url);
 const places: string[] = [];
 
@@ -77,12 +80,26 @@ const programs: Readonly<Record<Program, Handler>> = {
 };
 
 async function openStore(): Promise<DedupStore & Journal> {
-  const [kind, where] = [file.slice(0, file.indexOf(':')), file.slice(file.indexOf(':') + 1)];
-  if (kind === 'sqlite') return sqliteStore(new DatabaseSync(where));
-  throw new Error(`Expected a store, got ${kind}`);
+  const [, kind, where, name] = /^(\w+):(\S+)(?: (\S+))?$/.exec(spec)!;
+  switch (kind) {
+    case 'sqlite':
+      return sqliteStore(new DatabaseSync(where!));
+    case 'postgres': {
+      const { Pool } = (await import('pg')).default;
+      return postgresStore(new Pool({ connectionString: where!, max: 4 }) as never, { schema: name! });
+    }
+    case 'redis': {
+      const { Redis } = await import('ioredis');
+      return redisStore(new Redis(where!), { prefix: name! });
+    }
+    default:
+      throw new Error(`Expected a store, got ${spec}`);
+  }
 }
 
 const real = await openStore();
+// Connected, so that what follows takes no longer than it does in a worker that has been running.
+await real.readEntries([{ key: 'k'.repeat(32), token: 't' }]);
 const watched: DedupStore & Journal = {
   ...real,
   claim: (asks) => around('claim', () => real.claim(asks)),
@@ -100,7 +117,15 @@ async function around<T>(name: string, call: () => Promise<T>): Promise<T> {
 
 const receiver = createReceiver(
   {
-    ...{ scope: 'child', key: attribute('id'), store: watched, guarantee: 'fenced', leaseMs, maxAttempts: 100 },
+    ...{
+      scope: 'child',
+      key: attribute('id'),
+      store: watched,
+      guarantee: 'fenced',
+      leaseMs,
+      storeTimeoutMs: leaseMs * 0.9,
+      maxAttempts: 100,
+    },
     backoff: { firstMs: 50, maxMs: 400 },
   },
   (_, ctx) => programs[program](ctx),

@@ -155,6 +155,16 @@ describe('a step with `confirm`', () => {
     expect(done).toEqual([]);
   });
 
+  it('stays unknown when `confirm` fails for good: nobody knows better', async () => {
+    const { finish, done } = await afterDeath(() => Promise.reject(new TerminalError('no such gateway')), { maxAttempts: 3 });
+    expect(await finish()).toMatchObject({
+      action: 'dead-letter',
+      reason: 'unknown-outcome',
+      detail: expect.stringContaining('`confirm` has failed: no such gateway'),
+    });
+    expect(done).toEqual([]);
+  });
+
   it.each([['yes'], [undefined], [true], [{ result: 1 }], [null]])('does nothing when `confirm` answers %j', async (answer) => {
     const { deliver, done } = await afterDeath(() => answer);
     expect(await deliver()).toMatchObject({

@@ -365,6 +365,20 @@ describe('parallel steps of a saga', () => {
   });
 });
 
+describe('a saga of as many steps as there may be', () => {
+  it('has room to be undone', async () => {
+    const { done, now } = effects();
+    const { finish } = worker((ctx) =>
+      ctx.saga('long', async (saga) => {
+        for (let i = 0; i < 1_000; i++) await saga.step(`${i}`, () => i, { undo: () => now('undo') });
+        throw refused();
+      }),
+    );
+    expect(await finish()).toMatchObject({ action: 'dead-letter', reason: 'terminal' });
+    expect(done).toHaveLength(1_000);
+  });
+});
+
 describe('code of a saga that changes between attempts', () => {
   it('is found before anything is undone without the step that it has lost', async () => {
     const { done, now } = effects();

@@ -549,6 +549,22 @@ describe('steps at the same time', () => {
     return { ...stand, done };
   }
 
+  it('by the hundreds are given their turn at once when all that is known has been asked for', async () => {
+    const { count, now } = effects();
+    const { finish, world } = worker(async (ctx) => {
+      const names = Array.from({ length: 1_000 }, (_, i) => `${i}`);
+      // The first attempt does the second half.
+      await Promise.all(
+        names.map((name, i) => ctx.step(name, () => (ctx.attempt === 1 && i < 500 ? Promise.reject(new Error('try again')) : now('step')))),
+      );
+    });
+    const startedAt = performance.now();
+    expect(await finish()).toMatchObject({ action: 'ack' });
+    expect(count('step')).toBe(1_000);
+    expect(world.clock.now()).toBeLessThan(2_000);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
+  });
+
   it('are waited for when the handler fails meanwhile: the next attempt does not meet them', async () => {
     const { done, now } = effects();
     const slow = latch();
