@@ -133,6 +133,7 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
       producers: producers(kafka, `${transactionalIdPrefix}.${groupId}.${of.topic}.${of.partition}`, {
         transactionTimeoutMs,
         createPartitioner,
+        clock: world.clock,
       }),
       reader,
       topics: cluster,

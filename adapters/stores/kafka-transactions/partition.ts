@@ -163,9 +163,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     let next = kind;
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
       try {
-        // kafkajs waits longer and longer for a broker that is away, so it is asked anew.
-        const patienceMs = Math.max(1, Math.min(giveUpAt - clock.now(), waitMs * 60));
-        await within(clock, patienceMs, 'new producers', () => producers.fence());
+        await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
         const mark = recordOf(next);
         await write(mark);
         // Nobody has died if the rest has to be tried again.

@@ -1,4 +1,6 @@
+import type { Clock } from '../../../src/clock.ts';
 import type { KafkaClient, KafkaProducer, KafkaTransaction } from './client.ts';
+import { within } from './within.ts';
 
 /** The producers of one partition. They take turns: the markers of one's transaction are written while the next is under way. */
 export interface Producers {
@@ -12,6 +14,7 @@ export interface Producers {
 export interface ProducerSettings {
   readonly transactionTimeoutMs: number;
   readonly createPartitioner?: unknown;
+  readonly clock: Clock;
 }
 
 /**
@@ -20,13 +23,18 @@ export interface ProducerSettings {
  */
 const takingTurns = 2;
 
+/** kafkajs waits longer and longer for a broker that is away, so it is asked anew. */
+const connectTimeoutMs = 4_000;
+
 export function producers(kafka: KafkaClient, transactionalId: string, settings: ProducerSettings): Producers {
   let ring: KafkaProducer[] = [];
   let turn = 0;
+  /** The latest attempt; those before it are not wanted any more. */
   let fences = 0;
+  let opening: Promise<unknown> = Promise.resolve();
 
-  async function open(index: number): Promise<KafkaProducer> {
-    const { createPartitioner, transactionTimeoutMs } = settings;
+  async function open(index: number, attempt: number): Promise<KafkaProducer> {
+    const { createPartitioner, transactionTimeoutMs, clock } = settings;
     const producer = kafka.producer({
       transactionalId: `${transactionalId}.${index}`,
       transactionTimeout: transactionTimeoutMs,
@@ -37,7 +45,8 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
       ...(createPartitioner === undefined ? {} : { createPartitioner }),
     });
     try {
-      await producer.connect();
+      await within(clock, connectTimeoutMs, 'a connection', () => producer.connect());
+      if (attempt !== fences) throw givenUp();
       // InitProducerId. An empty transaction sends nothing when it is aborted.
       await (await producer.transaction()).abort();
       return producer;
@@ -49,22 +58,31 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
 
   return {
     async fence() {
-      const mine = ++fences;
+      const attempt = ++fences;
       void close(ring.splice(0));
-      const opened = await Promise.allSettled(Array.from({ length: takingTurns }, (_, index) => open(index)));
+      // An earlier attempt that was given up may still fence: not after this one.
+      await opening;
+      if (attempt !== fences) throw givenUp();
+      const all = Promise.allSettled(Array.from({ length: takingTurns }, (_, index) => open(index, attempt)));
+      opening = all;
+      const opened = await all;
       const there = opened.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
       const failed = opened.find((each) => each.status === 'rejected');
-      // One that took so long that it was given up must not take the place of its successor.
-      if (failed || mine !== fences) {
+      if (failed || attempt !== fences) {
         void close(there);
-        throw failed?.reason ?? new Error('Expected producers in time');
+        throw failed?.reason ?? givenUp();
       }
       ring = there;
     },
     begin: () => ring[turn++ % ring.length]!.transaction(),
-    disconnect: () => close(ring.splice(0)),
+    disconnect() {
+      fences++;
+      return close(ring.splice(0));
+    },
   };
 }
+
+const givenUp = () => new Error('These producers are not wanted any more');
 
 /** Never rejects. A producer that is thrown away may be in any state. */
 async function close(old: readonly KafkaProducer[]): Promise<void> {
