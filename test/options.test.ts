@@ -300,3 +300,22 @@ describe('the decoding of bodies, if no other is given', () => {
     expect(() => decode(new Uint8Array([0x22, 0xff, 0x22]))).toThrow(TypeError);
   });
 });
+
+describe('what goes with steps and with publishing', () => {
+  it('an outbox is one, and is there in transactional mode only', () => {
+    const outbox = { publish: async () => {} };
+    const expected = 'Expected `outbox` to be an outbox, in transactional mode, got';
+    expect(settings()['outbox']).toBeUndefined();
+    expect(settings({ store: transactions, outbox })['outbox']).toBe(outbox);
+    expect(refusal({ outbox })).toContain(expected);
+    expect(refusal({ store: transactions, outbox: {} })).toContain(expected);
+  });
+
+  it('retired steps are a list of names, and none by default', () => {
+    expect(settings()['retiredSteps']).toEqual([]);
+    expect(settings({ retiredSteps: ['charge'] })['retiredSteps']).toEqual(['charge']);
+    for (const retiredSteps of ['charge', ['charge', 7]]) {
+      expect(refusal({ retiredSteps })).toContain('Expected `retiredSteps` to be a list of names, got');
+    }
+  });
+});

@@ -107,6 +107,14 @@ describe('a handler inside a transaction that calls its own receiver', () => {
   });
 });
 
+describe('a message that comes again, on a store that has nothing but transactions', () => {
+  it('can’t be counted beforehand, and runs like any other', async () => {
+    const { receiver, commits } = onUnits(() => {});
+    expect(actions(await receiver.process([delivery('a', { redelivered: true })]))).toEqual(['ack completed']);
+    expect(commits()).toBe(1);
+  });
+});
+
 describe('a message that must not run', () => {
   it('for it is older than the store remembers is parked in the transaction, unstarted', async () => {
     const { receiver, world, ends, commits } = onUnits(() => expect.fail('the handler ran'), {}, { retentionMs: 60_000 });

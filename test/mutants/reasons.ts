@@ -25,11 +25,6 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   [/guarded-store/, /answers\[i\]/, 'Same: answers are as many as asks, and what is thrown here is caught.'],
   [/transactional/, /#recorded/, 'Second line of defence: a store answers `busy` here (contract of `Unit.record`).'],
   [/transactional/, /jobs\[0\]/, 'For the compiler: a group has a job.'],
-  [
-    /transactional/,
-    /core\.store !== undefined/,
-    'Same but for the order: without a store there is nothing to count in, and a message is then run in the unit.',
-  ],
   [/transactional/, /at <= jobs\.length/, 'Same: a group of no jobs.'],
   [/transactional/, /units\.chained/, 'Same: what is foreseen is used by chained units only.'],
   [
@@ -39,10 +34,6 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   ],
   [/transactional/, /settings\.on\[name\]/, 'Same: `tell` looks again.'],
   [/transactional/, /'fenced', 0, ⟦/, 'The error is told to people with the event.'],
-  [
-    /receiver/,
-    'Units run one after another with `concurrency: Infinity` too; a call of another message from inside would wait, and is found by its test with a limit.',
-  ],
   [/receiver/, /!job\.preset → true/, 'Same but for work: a lease that is ended at once.'],
   [/receiver/, /active\.delete|waiting\.abort|store\?\.close/, 'Same but for memory and timers of a receiver that has nothing to do.'],
   [
