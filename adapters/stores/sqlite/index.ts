@@ -12,7 +12,7 @@ import { openSession } from './session.ts';
 import { transactionalUnit } from './unit.ts';
 
 export type { SqliteDatabase, SqliteStatement } from './database.ts';
-export { type SqliteOutboxOptions, sqliteOutbox } from './outbox.ts';
+export { type SqliteOutbox, type SqliteOutboxOptions, sqliteOutbox } from './outbox.ts';
 export { type SqliteWatermarksOptions, sqliteWatermarks } from './watermarks.ts';
 
 /** Options of {@link sqliteStore}. */

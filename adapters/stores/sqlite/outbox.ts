@@ -6,6 +6,7 @@ import {
   noTransaction,
   type Outbox,
   type OutboxAdmin,
+  type OutboxMessage,
   type OutboxQueue,
   outgoingOf,
   type ParkedMessage,
@@ -34,6 +35,11 @@ export interface SqliteOutboxOptions<Name extends string> {
   readonly world?: World;
 }
 
+/** An outbox whose messages are written, or refused, before `publish` returns. */
+export interface SqliteOutbox<Name extends string> extends Outbox<SqliteDatabase, Name>, OutboxQueue<Name>, OutboxAdmin {
+  publish(tx: SqliteDatabase, destination: Name, message: OutboxMessage | readonly OutboxMessage[]): void;
+}
+
 /** What one take brings into memory at most, but for a message that is longer by itself. */
 const maxTakeBytes = 4_194_304;
 
@@ -44,10 +50,7 @@ const maxTakeBytes = 4_194_304;
  *
  * One relay at a time sends to a destination. Makes its tables at once. @throws ReceiverError `store` if the file can't be used, `invalid-option`
  */
-export function sqliteOutbox<const Name extends string>(
-  db: SqliteDatabase,
-  options: SqliteOutboxOptions<Name>,
-): Outbox<SqliteDatabase, Name> & OutboxQueue<Name> & OutboxAdmin {
+export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, options: SqliteOutboxOptions<Name>): SqliteOutbox<Name> {
   const { destinations, tablePrefix = 'idempotent_', durability = 'full', world = realWorld, now = world.clock.wall } = options;
   checkDestinations(destinations);
   const t = tableNames(tablePrefix);
