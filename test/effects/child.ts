@@ -74,7 +74,7 @@ const programs: Readonly<Record<Program, Handler>> = {
   step: (ctx) => ctx.step('charge', ({ key }) => move('charge', { key })),
   'fenced step': (ctx) => ctx.step('charge', ({ key, fence }) => move('charge', { key, fence })),
   confirm: (ctx) => ctx.step('charge', ({ key }) => move('charge', { key }), { confirm: confirm(0) }),
-  'patient confirm': (ctx) => ctx.step('charge', ({ key }) => move('charge', { key }), { confirm: confirm(2_500) }),
+  'patient confirm': (ctx) => ctx.step('charge', ({ key }) => move('charge', { key }), { confirm: confirm(60_000) }),
   saga: saga(false),
   'refused saga': saga(true),
 };

@@ -56,53 +56,78 @@ describe('a worker that is killed wherever it waits, and whose message comes aga
 
 describe('a gateway whose reply is lost', () => {
   it.each([
-    ['no helper', 'honoured', 2],
-    ['keys alone', 'honoured', 1],
-    ['step', 'honoured', 1],
-    ['step', 'ignored', 2],
-    ['confirm', 'ignored', 1],
-  ] as const)('%s, keys %s: the money moves %i times', async (program, keys, times) => {
+    ['without a helper: the money moves twice', 'no helper', 'honoured', 2],
+    ['with `ctx.key`, which it honours: the money moves once', 'keys alone', 'honoured', 1],
+    ['with a step, and keys honoured: the money moves once', 'step', 'honoured', 1],
+    ['with a step, and keys ignored: the money moves twice', 'step', 'ignored', 2],
+    ['with `confirm`, and keys ignored: the money moves once', 'confirm', 'ignored', 1],
+  ] as const)('%s', async (_, program, keys, times) => {
     const { gateway, finish, moved } = rig.message(program, keys);
-    await gateway.disturb({ requests: 1, loses: true });
+    await gateway.disturb('lose its reply');
     expect((await finish()).verdict).toMatchObject({ action: 'ack' });
     expect(await moved()).toHaveLength(times);
   });
 });
 
+/** Delivers the message until its worker has been told that the outcome is unknown. */
+async function unknown(deliver: () => Promise<Told | 'killed'>): Promise<void> {
+  for (;;) {
+    const { verdict } = (await deliver()) as Told;
+    if (verdict.action !== 'retry') throw new Error(`Expected an outcome that is unknown, got ${JSON.stringify(verdict)}`);
+    if ((verdict.error as { code?: string } | undefined)?.code === 'unknown-outcome') return;
+    await new Promise((resolve) => setTimeout(resolve, verdict.afterMs));
+  }
+}
+
 describe('a gateway that answers late, after its worker has died and the next one has asked', { timeout: 60_000 }, () => {
   it.each([
     // `confirm` is told that nothing has happened, because it has not happened yet.
-    ['confirm', 'ignored', 2],
-    ['confirm', 'honoured', 1],
+    ['asked by a hasty `confirm`, and keys ignored: the money moves twice', 'confirm', 'ignored', 2],
+    ['asked by a hasty `confirm`, and keys honoured: the money moves once', 'confirm', 'honoured', 1],
     // It answers `unknown` as long as the request may be on its way.
-    ['patient confirm', 'ignored', 1],
-    ['step', 'honoured', 1],
-  ] as const)('%s, keys %s: the money moves %i times', async (program, keys, times) => {
-    const { gateway, task, finish, moved } = rig.message(program, keys);
-    await gateway.disturb({ requests: 1, delayMs: 2_000 });
+    ['asked by a `confirm` that looks at `ageMs`, and keys ignored: the money moves once', 'patient confirm', 'ignored', 1],
+    ['asked by nobody, and keys honoured: the money moves once', 'step', 'honoured', 1],
+  ] as const)('%s', async (_, program, keys, times) => {
+    const { gateway, task, deliver, finish, moved } = rig.message(program, keys);
+    await gateway.disturb('hold it');
     const victim = rig.start(task);
     while (!(await gateway.asked()).includes(`${task.id} charge`)) await new Promise((resolve) => setTimeout(resolve, 20));
     victim.child.kill('SIGKILL');
     await victim.ended;
     expect(await moved()).toEqual([]);
+    if (program === 'patient confirm') {
+      await unknown(deliver);
+      await gateway.release();
+    }
     expect((await finish()).verdict).toMatchObject({ action: 'ack' });
-    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    await gateway.release();
     expect(await moved()).toHaveLength(times);
   });
 });
 
 describe('a worker that is stopped past its lease, overlaps the new owner, and goes on', { timeout: 60_000 }, () => {
   it.each([
-    ['no helper', 'honoured', 'before charge', 2],
-    ['step', 'honoured', 'before charge', 1],
-    ['step', 'honoured', 'after charge', 1],
+    ['without a helper: the money moves twice', 'no helper', 'honoured', 'before charge', 2],
+    ['in a step, before the effect, and keys honoured: the money moves once', 'step', 'honoured', 'before charge', 1],
+    ['in a step, after the effect, and keys honoured: the money moves once', 'step', 'honoured', 'after charge', 1],
     // The zombie wakes up with nothing between it and the gateway.
-    ['step', 'ignored', 'before charge', 2],
-    // The gateway has seen a greater fence.
-    ['fenced step', 'ignored', 'before charge', 1],
-    // It was stopped before it made its note, which is refused.
-    ['confirm', 'ignored', 'before write charge started', 1],
-  ] as const)('%s, keys %s, stopped %s: the money moves %i times', async (program, keys, place, times) => {
+    ['in a step, before the effect, and keys ignored: the money moves twice', 'step', 'ignored', 'before charge', 2],
+    [
+      'in a step, before the effect, and a gateway that compares the fence: the money moves once',
+      'fenced step',
+      'ignored',
+      'before charge',
+      1,
+    ],
+    [
+      'before the note of a step with `confirm`, and keys ignored: the money moves once',
+      'confirm',
+      'ignored',
+      'before write charge started',
+      1,
+    ],
+    ['after that note, and keys ignored: the money moves twice', 'confirm', 'ignored', 'before charge', 2],
+  ] as const)('%s', async (_, program, keys, place, times) => {
     const { task, deliver, finish, moved } = rig.message(program, keys);
     const { places } = (await rig.message(program, keys).deliver()) as Told;
     const zombie = rig.start({ ...task, at: places.indexOf(place) + 1, signal: 'SIGSTOP' });

@@ -1,6 +1,6 @@
 /**
  * A payment gateway in a process of its own. It honours idempotency keys or ignores them, compares fences where it is given any, loses
- * replies, and takes its time. Run as a program it serves until its parent ends; imported, it starts that program.
+ * replies, and answers late. Run as a program it serves until its parent ends; imported, it starts that program.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -20,8 +20,10 @@ export interface Gateway {
   transfers(): Promise<Transfer[]>;
   /** What has been asked for so far, whether or not it has happened yet. */
   asked(): Promise<string[]>;
-  /** The next `requests` for something move the money `delayMs` after they came, and then lose their reply, or not. */
-  disturb(disturbance: { readonly requests: number; readonly loses?: boolean; readonly delayMs?: number }): Promise<void>;
+  /** The next request moves its money and loses its reply, or moves it only when it is released. */
+  disturb(how: 'lose its reply' | 'hold it'): Promise<void>;
+  /** Lets all requests go on that are held, and resolves when they have moved their money. */
+  release(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -40,7 +42,8 @@ export async function startGateway(keys: 'honoured' | 'ignored'): Promise<Gatewa
     url,
     transfers: () => get('/transfers') as Promise<Transfer[]>,
     asked: () => get('/asked') as Promise<string[]>,
-    disturb: async (disturbance) => void (await fetch(`${url}/disturb`, { method: 'POST', body: JSON.stringify(disturbance) })),
+    disturb: async (how) => void (await get(`/disturb/${encodeURIComponent(how)}`)),
+    release: async () => void (await get('/release')),
     async stop() {
       const ended = new Promise((resolve) => child.once('exit', resolve));
       child.kill('SIGKILL');
@@ -73,7 +76,8 @@ function serve(honoursKeys: boolean): void {
   const transfers: Transfer[] = [];
   const asked: string[] = [];
   const fences = new Map<string, number>();
-  let disturbed = { requests: 0, loses: false, delayMs: 0 };
+  const held: (() => void)[] = [];
+  let disturbed = '';
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const reply = (status: number, body: unknown) => response.writeHead(status).end(JSON.stringify(body));
@@ -85,7 +89,11 @@ function serve(honoursKeys: boolean): void {
       case 'asked':
         return void reply(200, asked);
       case 'disturb':
-        disturbed = { requests: 0, loses: false, delayMs: 0, ...JSON.parse((await request.toArray()).join('')) };
+        disturbed = argument;
+        return void reply(200, {});
+      case 'release':
+        for (const go of held.splice(0)) go();
+        await new Promise((resolve) => setImmediate(resolve));
         return void reply(200, {});
       case 'find': {
         const found = transfers.find((each) => each.key === argument);
@@ -93,16 +101,17 @@ function serve(honoursKeys: boolean): void {
       }
       case 'move': {
         asked.push(argument);
-        const { loses, delayMs } = disturbed.requests-- > 0 ? disturbed : { loses: false, delayMs: 0 };
+        const how = disturbed;
+        disturbed = '';
         // The request has arrived: that its client dies or gives up meanwhile changes nothing.
-        await new Promise((resolve) => setTimeout(resolve, delayMs));
+        if (how === 'hold it') await new Promise<void>((resolve) => held.push(resolve));
         const fence = Number(request.headers['fence'] ?? Number.POSITIVE_INFINITY);
         if (fence < (fences.get(argument) ?? 0)) return void reply(409, { error: 'stale fence' });
         if (Number.isFinite(fence)) fences.set(argument, fence);
         const known = honoursKeys && key ? transfers.find((each) => each.key === key) : undefined;
         const transfer = known ?? { id: transfers.length + 1, what: argument, key };
         if (!known) transfers.push(transfer);
-        if (loses) return void request.socket.destroy();
+        if (how === 'lose its reply') return void request.socket.destroy();
         return void reply(200, transfer);
       }
       default:
