@@ -66,11 +66,11 @@ async function chaos(mode: ChildTask['mode'], count: number, seed: number): Prom
   void producing.then(() => {
     isDone = true;
   });
-  while (!isDone) {
+  for (let n = 0; !isDone || n < 9; n++) {
     await pause(300 + chance(500));
     const i = chance(family.length);
     const one = family[i]!;
-    const fault = (['kill', 'stop', 'leave'] as const)[chance(3)]!;
+    const fault = (['kill', 'stop', 'leave'] as const)[n % 3]!;
     faults[fault]++;
     if (fault === 'kill') {
       one.signal('SIGKILL');
@@ -132,9 +132,8 @@ describe('three consumers that are killed, stopped past their session, leave and
       ).toEqual({ lost: [], doubled: [], disordered: [] });
       expect(found.setBack, said).toEqual([]);
       const { kill, stop, leave } = found.faults;
-      expect(Math.min(kill, stop, leave), `not exercised: ${said}`).toBeGreaterThan(0);
-      expect(kill + stop + leave, `not exercised: ${said}`).toBeGreaterThan(8);
-    },
+      expect(Math.min(kill, stop, leave), `not exercised: ${said}`).toBeGreaterThan(2);
+      },
     180_000,
   );
 
