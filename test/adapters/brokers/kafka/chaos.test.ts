@@ -133,7 +133,7 @@ describe('three consumers that are killed, stopped past their session, leave and
       expect(found.setBack, said).toEqual([]);
       const { kill, stop, leave } = found.faults;
       expect(Math.min(kill, stop, leave), `not exercised: ${said}`).toBeGreaterThan(2);
-      },
+    },
     180_000,
   );
 
