@@ -4,6 +4,18 @@ export { canonicalJson } from './canonical.ts';
 /** For both, and for tests: time and chance, results, schemas. */
 export { type Clock, type Random, realWorld, type World } from './clock.ts';
 export { type Codec, jsonCodec } from './codec.ts';
+/** Writes that the resource refuses when they come twice, late, or from somebody who was overtaken. */
+export {
+  type Columns,
+  type FencedWrite,
+  fencedWrite,
+  fencedWriteSql,
+  insertOnce,
+  insertOnceSql,
+  type UpdateIf,
+  updateIf,
+  updateIfSql,
+} from './effects/conditional.ts';
 /** Effects that happen once, step by step. */
 export type { StepsContext } from './effects/context.ts';
 /** For stores that keep the journal of steps: the contract. */
@@ -25,7 +37,7 @@ export type {
 export type { PublishContext } from './effects/publishing.ts';
 export { type Relay, type RelayOptions, relay } from './effects/relay.ts';
 export { type RunSaga, type Saga, type SagaStepOptions, SagaUndone } from './effects/saga.ts';
-export type { SqlTx } from './effects/sql.ts';
+export type { SqliteTx, SqlText, SqlTx } from './effects/sql.ts';
 export type { Confirm, Confirmed, Step, StepCall, StepOptions } from './effects/step.ts';
 export { type Steps, type StepsOptions, type StepsRun, steps } from './effects/steps.ts';
 /** Errors. A handler throws `TerminalError` or `RetryAfter` to decide what becomes of its message. */
