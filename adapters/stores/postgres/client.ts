@@ -17,6 +17,7 @@ export interface PgResult {
 export interface PgClient extends PgQueryable {
   /** Gives it back; with an error it is thrown away. */
   release(error?: Error | boolean): void;
+  end?(): unknown;
   /** `I` outside of a transaction, `T` inside, `E` inside of one that is aborted. pg has it since 8.17. */
   getTransactionStatus?(): string | null;
   /** A connection that breaks tells so, and ends the process if nobody listens. */

@@ -5,12 +5,16 @@ import type { PgQueryable } from './client.ts';
 import { keyToBytes } from './rows.ts';
 import type { Names } from './schema.ts';
 
-/** By what a unit's commit can be recognised afterwards. */
-export interface Probe {
-  /** The transaction's id, an `xid8` as text. */
+/** A transaction as the server knows it. */
+export interface Transaction {
+  /** Its id, an `xid8` as text. */
   readonly xid: string;
   /** The server's process that runs it. */
   readonly pid: number;
+}
+
+/** By what a unit's commit can be recognised afterwards. */
+export interface Probe extends Transaction {
   /** One of its records. */
   readonly key: Key;
   readonly token: string;
@@ -37,8 +41,8 @@ export async function settleDoubt(pool: PgQueryable, names: Names, world: World,
         [probe.xid, keyToBytes(probe.key), probe.token],
       );
       const { status, recorded } = rows[0] as { status: string | null; recorded: boolean };
-      // Its connection may be half open, and the server wait for the rest of it. Ended, it is one or the other.
-      if (status === 'in progress' && asked > 0) await pool.query(endSql, [probe.pid, probe.xid]);
+      // Ended, it is one or the other.
+      if (status === 'in progress' && asked > 0) await endTransaction(pool, probe);
       if (recorded && status !== 'in progress') return;
       if (status === 'aborted') throw new NotCommitted();
       if (status !== 'in progress') throw inDoubt(error, `the server says ${status ?? 'nothing'}, and its record is not there`);
@@ -51,9 +55,17 @@ export async function settleDoubt(pool: PgQueryable, names: Names, world: World,
   throw inDoubt(error, String(why));
 }
 
-/** Ends a server's process, if it still runs this very transaction. One's own role may do that. */
-const endSql = `select pg_terminate_backend(pid) from pg_stat_activity
-where pid = $1 and backend_xid::text::numeric = $2::text::numeric % 4294967296`;
+/**
+ * Ends a transaction whose connection may be half open, so that the server would wait for the rest of it and hold its keys. It ends the server's
+ * process, if that still runs this very transaction; one's own role may do that.
+ */
+export async function endTransaction(pool: PgQueryable, { xid, pid }: Transaction): Promise<void> {
+  await pool.query(
+    `select pg_terminate_backend(pid) from pg_stat_activity
+where pid = $1 and backend_xid::text::numeric = $2::text::numeric % 4294967296`,
+    [pid, xid],
+  );
+}
 
 class NotCommitted extends Error {}
 

@@ -6,6 +6,7 @@ import { adminVerbs } from './admin.ts';
 import type { PgClient, PgPool } from './client.ts';
 import { journalVerbs } from './journal.ts';
 import { leasedVerbs } from './leased.ts';
+import { boundedPool } from './pool.ts';
 import { checker, namesOf, type SchemaOptions } from './schema.ts';
 import { transactionalUnit } from './unit.ts';
 
@@ -17,9 +18,15 @@ export { migrateWatermarks, postgresWatermarks, watermarksSql } from './watermar
 
 /** Options of {@link postgresStore}. All times are in milliseconds. */
 export interface PostgresStoreOptions extends SchemaOptions {
-  /** How long a statement waits for a key that another transaction holds. Its message is then answered `busy`. Default: 1,000. */
+  /**
+   * How long the store waits for a key that another transaction holds. Its message is then answered `busy`. Handlers wait for locks as long as
+   * your own `lock_timeout` says. Default: 1,000.
+   */
   readonly lockTimeoutMs?: number;
-  /** The longest statement, also of handlers in a unit. Default: 30,000. */
+  /**
+   * The longest statement of a unit, also of its handlers: the server cancels it. A connection that has not answered for twice as long is cut
+   * off, whatever it was asked. Default: 30,000.
+   */
   readonly statementTimeoutMs?: number;
   /**
    * How long a unit's transaction may stand idle, while a handler does something else, before the server ends it: the process may be dead or
@@ -57,10 +64,12 @@ export function postgresStore<Client extends PgClient>(
   if (typeof allowDataLoss !== 'boolean') refuseOption('allowDataLoss', 'true or false', allowDataLoss);
   const limit = (name: 'lockTimeoutMs' | 'statementTimeoutMs' | 'idleTimeoutMs', by: number) =>
     expectNumber(name, options[name] ?? by, { atLeast: 1, atMost: 86_400_000, integer: true });
+  const statementTimeoutMs = limit('statementTimeoutMs', 30_000);
   const limits = {
     lockTimeoutMs: limit('lockTimeoutMs', 1_000),
-    statementTimeoutMs: limit('statementTimeoutMs', 30_000),
+    statementTimeoutMs,
     idleTimeoutMs: limit('idleTimeoutMs', 60_000),
+    silenceMs: 2 * statementTimeoutMs,
   };
   const connections = pool.options?.max ?? 10;
   const unitsAtOnce = expectNumber('unitsAtOnce', options.unitsAtOnce ?? Math.max(1, Math.floor(connections / 4)), {
@@ -70,12 +79,13 @@ export function postgresStore<Client extends PgClient>(
   if (unitsAtOnce > 1 && unitsAtOnce >= connections)
     refuseOption('unitsAtOnce', `less than the pool's ${connections} connections, because claims need one too`, unitsAtOnce);
   const names = namesOf(options);
-  const ready = checker(pool, names, { allowDataLoss });
+  const bounded = boundedPool(pool, world.clock, limits.silenceMs);
+  const ready = checker(bounded, names, { allowDataLoss });
   return {
-    ...leasedVerbs(pool, names, limits, ready),
-    ...adminVerbs(pool, names, ready),
-    ...journalVerbs(pool, names, limits, ready),
+    ...leasedVerbs(bounded, names, limits.lockTimeoutMs, ready),
+    ...adminVerbs(bounded, names, ready),
+    ...journalVerbs(bounded, names, limits.lockTimeoutMs, ready),
     unitsAtOnce,
-    unit: transactionalUnit(pool, names, limits, world, ready),
+    unit: transactionalUnit(bounded, names, limits, world, ready),
   };
 }

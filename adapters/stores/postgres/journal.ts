@@ -1,7 +1,7 @@
 import type { ClaimRef, Entries, Entry, EntryWrite, Journal } from '../../../src/effects/journal.ts';
 import type { Settled } from '../../../src/store.ts';
 import type { PgQueryable } from './client.ts';
-import { type StatementLimits, sender, settingsSql } from './leased.ts';
+import { sender, settingsSql } from './leased.ts';
 import { inRounds } from './rounds.ts';
 import { bytesOf, claimed, isSound, keyToBytes, textOf } from './rows.ts';
 import type { Names } from './schema.ts';
@@ -9,12 +9,12 @@ import type { Names } from './schema.ts';
 const states: readonly Entry['state'][] = ['started', 'done', 'failed'];
 
 /** The journal of steps: each verb is one statement for its whole batch. That entries go with their record is the schema's doing. */
-export function journalVerbs(pool: PgQueryable, { records, journal }: Names, limits: StatementLimits, ready: () => Promise<void>): Journal {
+export function journalVerbs(pool: PgQueryable, { records, journal }: Names, lockTimeoutMs: number, ready: () => Promise<void>): Journal {
   const send = sender(pool);
   const now = 'statement_timestamp()';
   const holds = `r.token = c.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}`;
   // The records are locked, so that nobody takes a claim over before its entries are there; what is compared is what the lock was given on.
-  const writeSql = `with ${settingsSql(limits)},
+  const writeSql = `with ${settingsSql(`'${lockTimeoutMs}'`)},
 c as (
   select c.* from first, unnest($1::bytea[], $2::text[], $3::text[], $4::smallint[], $5::bytea[])
     with ordinality as c(key, token, name, state, text, at)

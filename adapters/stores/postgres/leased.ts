@@ -5,25 +5,21 @@ import { inRounds } from './rounds.ts';
 import { answerOf, bytesOf, claimed, columnsOf, isSound, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
 import { bucketOf, type Names } from './schema.ts';
 
-/** What each statement sets for itself, because a pool like PgBouncer may give each to another session. */
-export interface StatementLimits {
-  readonly lockTimeoutMs: number;
-  readonly statementTimeoutMs: number;
-}
-
 /** So often a statement is sent again that met another one, before it is given up. Each time at least one of them has gone on. */
 const mostTries = 8;
-
-/** How long the halves of a batch wait that has waited for a lock before: to find the keys that are held, not to get them. */
-export const impatientMs = 5;
 
 /** What a key is answered that another transaction holds: it will not take long, but nobody knows how long. */
 export const lockedMs = 1_000;
 
-/** The first common table expression of each statement. */
-export const settingsSql = (limits: StatementLimits): string =>
-  `first as materialized (select set_config('lock_timeout', '${limits.lockTimeoutMs}', true),
-  set_config('statement_timeout', '${limits.statementTimeoutMs}', true),
+/** How long a statement waits for a key once one of its batch has been waited for as long as may be: many may be held. */
+export const impatientMs = 5;
+
+/**
+ * The first common table expression of each statement. It sets what the statement needs, and for it alone, because a pool like PgBouncer may give each
+ * to another session. `lockTimeout` is SQL.
+ */
+export const settingsSql = (lockTimeout: string): string =>
+  `first as materialized (select set_config('lock_timeout', ${lockTimeout}, true),
   set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, true))`;
 
 /** Sends statements that may be sent again: they act for tokens, or on nothing but what has expired. */
@@ -40,11 +36,10 @@ export function sender(pool: PgQueryable): (sql: string, values: readonly unknow
 }
 
 /** The leased way: each verb is one statement for its whole batch, unless it meets others. */
-export function leasedVerbs(pool: PgQueryable, names: Names, limits: StatementLimits, ready: () => Promise<void>): DedupStore {
+export function leasedVerbs(pool: PgQueryable, names: Names, lockTimeoutMs: number, ready: () => Promise<void>): DedupStore {
   const send = sender(pool);
-  const first = settingsSql(limits);
-  const claimSql = takeSql(names, claimed, first);
-  const impatientSql = takeSql(names, claimed, settingsSql({ ...limits, lockTimeoutMs: impatientMs }));
+  const first = settingsSql(`'${lockTimeoutMs}'`);
+  const claimSql = takeSql(names, claimed, settingsSql('$6'));
   const settle = settleSql(names, first);
   const extend = extendSql(names, first);
   const purgeSql = `with ${first}
@@ -54,20 +49,20 @@ delete from ${names.records} where ctid = any (array(
   order by r.expires_minute limit $1 for update of r skip locked))`;
 
   /** Keys that another transaction holds must not keep the others from their answer: the batch is halved until they are alone. */
-  async function take(asks: readonly Ask[], sql: string): Promise<Answer[]> {
+  async function take(asks: readonly Ask[], patienceMs = lockTimeoutMs): Promise<Answer[]> {
     try {
-      return await claimRound(asks, sql);
+      return await claimRound(asks, patienceMs);
     } catch (error) {
       if (!isLocked(error)) throw error;
       if (asks.length === 1) return [{ state: 'busy', remainingMs: lockedMs }];
       const half = asks.length >> 1;
-      return [...(await take(asks.slice(0, half), impatientSql)), ...(await take(asks.slice(half), impatientSql))];
+      return [...(await take(asks.slice(0, half), impatientMs)), ...(await take(asks.slice(half), impatientMs))];
     }
   }
 
-  function claimRound(asks: readonly Ask[], sql: string): Promise<Answer[]> {
+  function claimRound(asks: readonly Ask[], patienceMs: number): Promise<Answer[]> {
     return untilKnown(asks, async (open) => {
-      const rows = (await send(sql, columnsOf(open))) as Taken[];
+      const rows = (await send(claimSql, [...columnsOf(open), `${patienceMs}`])) as Taken[];
       return rows.map((row, i) => answerOf(open[i]!, row));
     });
   }
@@ -76,7 +71,7 @@ delete from ${names.records} where ctid = any (array(
     async claim(asks) {
       if (asks.length === 0) return [];
       await ready();
-      return inRounds(asks, (round) => take(round, claimSql));
+      return inRounds(asks, (round) => take(round));
     },
 
     async settle(ends) {

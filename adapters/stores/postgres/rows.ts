@@ -45,7 +45,8 @@ export function columnsOf(asks: readonly Ask[]): unknown[] {
  * what is done neither wait for anybody nor write. `state` is what a taken key becomes: claimed, or completed inside of a unit. `first` are common
  * table expressions, of which that named `first` has one row and is run before anything is locked; its columns are answered too.
  *
- * A fence is drawn where the row is written, so that it is greater than any that the row has had. Parameters: those of `columnsOf`.
+ * A fence is drawn where the row is written, so that it is greater than any that the row has had. `limit 1` keeps the planner from reading the whole
+ * table for a batch. Parameters: those of `columnsOf`.
  */
 export function takeSql({ records, fenceLiteral }: Names, state: typeof claimed | typeof completed, first: string): string {
   const leaseMs = state === claimed ? 'lease_ms' : '0';
@@ -54,7 +55,7 @@ seen as materialized (
   select r.*, a.*, ${now} + ${leaseMs} * interval '1 ms' as new_lease, ${now} + greatest(${leaseMs}, retain_ms) * interval '1 ms' as new_expiry
   from first cross join unnest($1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[])
     with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
-  left join ${records} r on r.key = a.asked_key
+  left join lateral (select * from ${records} known where known.key = a.asked_key limit 1) r on true
 ),
 taken as (
   insert into ${records} as r (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_minute)

@@ -1,5 +1,5 @@
 import { ReceiverError } from '../../../src/errors.ts';
-import { identifier, type PgClient, type PgPool, type PgQueryable, sqlState } from './client.ts';
+import { identifier, type PgQueryable, sqlState } from './client.ts';
 import { journalStep } from './journal-schema.ts';
 import { type OutboxNames, outboxNames, outboxStep } from './outbox-schema.ts';
 
@@ -124,7 +124,7 @@ interface Facts {
  * Checks once, before the first call, that the tables are there, of this version, and keep what they are told.
  * @throws ReceiverError `store` with what to do
  */
-export function checker(pool: PgPool<PgClient>, names: Names, options: { readonly allowDataLoss: boolean }): () => Promise<void> {
+export function checker(pool: PgQueryable, names: Names, options: { readonly allowDataLoss: boolean }): () => Promise<void> {
   let checked: Promise<void> | undefined;
   return () => {
     checked ??= check(pool, names, options).catch((error: unknown) => {

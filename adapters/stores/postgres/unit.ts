@@ -1,24 +1,27 @@
 import type { World } from '../../../src/clock.ts';
 import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, End, Key, Settled, TransactionalStore, Unit } from '../../../src/store.ts';
-import { isConflict, isDoubtful, isLocked, type PgClient, type PgPool, type PgResult, sqlState } from './client.ts';
-import { type Probe, settleDoubt } from './doubt.ts';
+import { isConflict, isDoubtful, isLocked, type PgClient, type PgResult, sqlState } from './client.ts';
+import { endTransaction, type Probe, settleDoubt, type Transaction } from './doubt.ts';
 import { endTexts, impatientMs, lockedMs, untilKnown } from './leased.ts';
+import { type Line, type Loan, lineOf } from './line.ts';
+import type { BoundedPool } from './pool.ts';
 import { inRounds } from './rounds.ts';
 import { answerOf, columnsOf, completed, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
 import { bucketOf, type Names } from './schema.ts';
-import { type Watch, watchErrors } from './watch-errors.ts';
 
 /** What every unit's transaction sets for itself, in milliseconds. */
 export interface UnitLimits {
   readonly lockTimeoutMs: number;
   readonly statementTimeoutMs: number;
   readonly idleTimeoutMs: number;
+  /** A connection that has not answered for so long is dead: the server would have cancelled the statement long before. */
+  readonly silenceMs: number;
 }
 
 /** The transactional way: one transaction for a batch of messages, a savepoint for each. */
 export function transactionalUnit<Client extends PgClient>(
-  pool: PgPool<Client>,
+  pool: BoundedPool<Client>,
   names: Names,
   limits: UnitLimits,
   world: World,
@@ -27,69 +30,61 @@ export function transactionalUnit<Client extends PgClient>(
   const sql = unitSql(names, limits);
   return async (work) => {
     await ready();
-    const client = await pool.connect();
-    const unit = new OpenUnit(client, sql);
-    // What breaks the connection is told by the statement that meets it.
-    const ignore = () => {};
-    client.on?.('error', ignore);
-    let given = false;
-    const giveBack = () => {
-      if (given) return;
-      given = true;
-      unit.unwatch();
-      client.off?.('error', ignore);
-      client.release(unit.broken);
-    };
+    const { client, giveBack } = await pool.take();
+    const unit = new OpenUnit(client, lineOf(client, world.clock, limits.silenceMs), sql, limits);
+    let doubt: Doubt | undefined;
+    let result: Awaited<ReturnType<typeof work>>;
     try {
       await unit.begin();
-      const result = await work(unit);
-      await unit.commit((error) => {
-        // A transaction that the COMMIT has not reached ends with its connection.
-        giveBack();
-        return settleDoubt(pool, names, world, unit.probe, error);
-      });
-      return result;
+      result = await work(unit);
+      doubt = await unit.commit();
     } catch (error) {
       await unit.rollBack();
+      // Not waited for: it is of use to others only, and the transaction ends by itself when it has stood idle for too long.
+      if (unit.broken && unit.transaction) endTransaction(pool, unit.transaction).catch(() => {});
       throw error;
     } finally {
-      giveBack();
+      // Before anything is in doubt: a transaction that the COMMIT has not reached ends with its connection.
+      giveBack(unit.broken);
     }
+    if (doubt) await settleDoubt(pool, names, world, unit.probe, doubt.error);
+    return result;
   };
+}
+
+/** A COMMIT that got no answer. */
+interface Doubt {
+  readonly error: unknown;
 }
 
 interface UnitSql {
   readonly begin: string;
   readonly record: string;
-  /** The same, hardly waiting for locks, and what takes that back. */
-  readonly recordImpatiently: string;
-  readonly patience: string;
   readonly settle: string;
   /** Takes the guard away, which fails if it is not there, and commits. */
   commit(xid: string): string;
 }
 
-/** Ends the last message's savepoint and makes the next one's. */
-const nextSavepoint = 'release savepoint idempotent_message; savepoint idempotent_message';
+/** Ends the last message's savepoint and makes the next one's, with `between` between them. */
+const nextSavepoint = (between: string): string => `release savepoint idempotent_message; ${between}savepoint idempotent_message`;
 const undoSavepoint = 'rollback to savepoint idempotent_message';
 
-function unitSql(names: Names, { lockTimeoutMs, statementTimeoutMs, idleTimeoutMs }: UnitLimits): UnitSql {
+function unitSql(names: Names, { statementTimeoutMs, idleTimeoutMs }: UnitLimits): UnitSql {
   const now = 'statement_timestamp()';
-  const self = 'pg_current_xact_id()::text as xid, pg_backend_pid() as pid';
-  const armed = `armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from first on conflict do nothing)`;
   return {
     begin: `begin isolation level read committed;
-set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs};
-set local idle_in_transaction_session_timeout = ${idleTimeoutMs};
+set local statement_timeout = ${statementTimeoutMs}; set local idle_in_transaction_session_timeout = ${idleTimeoutMs};
 select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off';
 savepoint idempotent_message`,
-    record: takeSql(names, completed, `first as materialized (select ${self}),\n${armed}`),
-    recordImpatiently: takeSql(
+    record: takeSql(
       names,
       completed,
-      `first as materialized (select ${self}, set_config('lock_timeout', '${impatientMs}', true)),\n${armed}`,
+      `before as materialized (select current_setting('lock_timeout') as lock_timeout),
+first as materialized (
+  select pg_current_xact_id()::text as xid, pg_backend_pid() as pid, lock_timeout, set_config('lock_timeout', $6, true) from before
+),
+armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from first on conflict do nothing)`,
     ),
-    patience: `set local lock_timeout = ${lockTimeoutMs}`,
     settle: `update ${names.records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
   attempts = e.attempts, lease_until = ${now}, written_at = ${now}, expires_at = ${now} + e.retain_ms * interval '1 ms',
   expires_minute = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
@@ -111,36 +106,35 @@ interface Own {
 class OpenUnit<Client extends PgClient> implements Unit<Client> {
   /** Why the connection can't be used again. */
   broken: Error | undefined;
+  transaction: Transaction | undefined;
   readonly #client: Client;
-  readonly #watch: Watch;
+  readonly #line: Line<Client>;
   readonly #sql: UnitSql;
+  readonly #limits: UnitLimits;
   readonly #own = new Map<Key, Own>();
-  #transaction: Pick<Probe, 'xid' | 'pid'> | undefined;
   /** Why nothing of this unit may commit. */
   #failed: Error | undefined;
-  /** The savepoint is new: nothing has been written since. */
+  /** Nothing has been sent since the savepoint was made. */
   #fresh = true;
+  /** What to set `lock_timeout` back to, where a statement of this unit has changed it. */
+  #lockTimeout: string | undefined;
   #running = false;
   #ended = false;
 
-  constructor(client: Client, sql: UnitSql) {
+  constructor(client: Client, line: Line<Client>, sql: UnitSql, limits: UnitLimits) {
     this.#client = client;
-    this.#watch = watchErrors(client);
+    this.#line = line;
     this.#sql = sql;
+    this.#limits = limits;
   }
 
   get probe(): Probe | undefined {
     const [first] = this.#own.values();
-    return this.#transaction && first && { ...this.#transaction, key: first.ask.key, token: first.ask.token };
-  }
-
-  /** The connection is as it was given. */
-  unwatch(): void {
-    this.#watch.end();
+    return this.transaction && first && { ...this.transaction, key: first.ask.key, token: first.ask.token };
   }
 
   async begin(): Promise<void> {
-    await this.#watch.query(this.#sql.begin);
+    await this.#line.send(this.#sql.begin);
   }
 
   async record(asks: readonly Ask[]): Promise<Answer[]> {
@@ -153,7 +147,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
         if (answer) known.set(ask, answer);
       }
       const open = round.filter((ask) => !known.has(ask));
-      const answers = open.length > 0 ? await this.#take(open, this.#sql.record) : [];
+      const answers = open.length > 0 ? await this.#take(open) : [];
       for (const [i, ask] of open.entries()) {
         const answer = answers[i]!;
         known.set(ask, answer);
@@ -167,18 +161,23 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#check();
     if (this.#running) throw new ReceiverError('store', 'Expected one savepoint after another, got two at once');
     this.#running = true;
+    const loan = this.#line.lend();
     try {
-      this.#next();
-      this.#fresh = false;
-      this.#watch.takeErrors();
+      if (!this.#fresh) await this.#next();
       let result: T;
       try {
-        result = await run(this.#client);
+        result = await run(loan.tx);
       } catch (error) {
-        await this.#undo();
-        throw error;
+        if (loan.used) await this.#undo();
+        // What the one before it has left behind is not this handler's failure.
+        throw this.#failed ?? error;
+      } finally {
+        loan.end();
       }
-      await this.#checkAfter();
+      if (loan.used) {
+        this.#fresh = false;
+        await this.#checkAfter(loan);
+      }
       return result;
     } finally {
       this.#running = false;
@@ -198,7 +197,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     if (changes.size === 0) return answers;
     const list = [...changes.values()].sort((a, b) => (a.end.key < b.end.key ? -1 : 1));
     const changed = list.map(({ end }) => end);
-    const { rowCount } = await this.#watch.query(this.#sql.settle, [
+    const { rowCount } = await this.#line.send(this.#sql.settle, [
       changed.map(({ key }) => keyToBytes(key)),
       changed.map(({ token }) => token),
       changed.map((end) => stateOf(end.as)),
@@ -210,42 +209,44 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     return answers;
   }
 
-  /** `doubt` finds out what has become of a COMMIT without an answer. */
-  async commit(doubt: (error: unknown) => Promise<void>): Promise<void> {
+  /** Answers with the doubt, if the COMMIT has left one. */
+  async commit(): Promise<Doubt | undefined> {
     this.#check();
     this.#ended = true;
     let results: PgResult | readonly PgResult[];
     try {
-      results = await this.#watch.query(this.#transaction ? this.#sql.commit(this.#transaction.xid) : 'commit');
+      results = await this.#line.send(this.transaction ? this.#sql.commit(this.transaction.xid) : 'commit');
     } catch (error) {
       if (!isDoubtful(error)) throw this.#failed ?? (sqlState(error) === '22012' ? this.#tornApart(error) : error);
       this.broken = new Error('A COMMIT on this connection got no answer', { cause: error });
-      return doubt(error);
+      return { error };
     }
     const last = Array.isArray(results) ? (results.at(-1) as PgResult) : (results as PgResult);
     // A COMMIT of a transaction that is aborted rolls back, and calls that a success.
     if (last.command !== undefined && last.command !== 'COMMIT') throw this.#failed ?? this.#tornApart(undefined);
+    return undefined;
   }
 
   async rollBack(): Promise<void> {
     this.#ended = true;
     if (this.broken) return;
     try {
-      await this.#watch.query('rollback');
+      await this.#line.send('rollback');
     } catch (cause) {
       this.broken = new Error('A ROLLBACK on this connection failed', { cause });
     }
   }
 
   /** Keys that another transaction holds for too long must not keep the others from being handled: the batch is halved until they are alone. */
-  async #take(asks: readonly Ask[], sql: string): Promise<Answer[]> {
+  async #take(asks: readonly Ask[], lockTimeoutMs: number = this.#limits.lockTimeoutMs): Promise<Answer[]> {
     for (let tries = 1; ; tries++) {
-      if (!this.#fresh) this.#next();
+      if (!this.#fresh) await this.#next();
       try {
         const answers = await untilKnown(asks, async (open) => {
-          const { rows } = await this.#watch.query(sql, columnsOf(open));
-          const { xid, pid } = rows[0] as { xid: string; pid: number };
-          this.#transaction = { xid, pid };
+          const { rows } = await this.#line.send(this.#sql.record, [...columnsOf(open), `${lockTimeoutMs}`]);
+          const { xid, pid, lock_timeout } = rows[0] as { xid: string; pid: number; lock_timeout: string };
+          this.transaction = { xid, pid };
+          this.#lockTimeout ??= lock_timeout;
           return (rows as Taken[]).map((row, i) => answerOf(open[i]!, row));
         });
         this.#fresh = false;
@@ -253,42 +254,42 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
       } catch (error) {
         if (!isLocked(error) && !(isConflict(error) && tries < 3)) throw error;
         await this.#undo();
-        this.#fresh = true;
         if (isConflict(error)) continue;
         if (asks.length === 1) return [{ state: 'busy', remainingMs: lockedMs }];
         const half = asks.length >> 1;
-        const { recordImpatiently, patience } = this.#sql;
-        const answers = [
-          ...(await this.#take(asks.slice(0, half), recordImpatiently)),
-          ...(await this.#take(asks.slice(half), recordImpatiently)),
-        ];
-        if (sql !== recordImpatiently) await this.#watch.query(patience);
-        return answers;
+        return [...(await this.#take(asks.slice(0, half), impatientMs)), ...(await this.#take(asks.slice(half), impatientMs))];
       }
     }
   }
 
-  /** Not waited for: it goes to the server before whatever is sent next, and with it where the client pipelines. */
-  #next(): void {
-    this.#watch.query(nextSavepoint).catch((cause: unknown) => {
+  /** Where the client pipelines it is not waited for, and goes to the server with what is sent next. Handlers wait for locks as long as they like. */
+  async #next(): Promise<void> {
+    const restored = this.#lockTimeout === undefined ? '' : `set local lock_timeout = '${this.#lockTimeout}'; `;
+    this.#lockTimeout = undefined;
+    this.#fresh = true;
+    const sent = this.#line.send(nextSavepoint(restored)).catch((cause: unknown) => {
       this.#failed ??= this.#tornApart(cause);
     });
+    if (this.#line.pipelines) return;
+    await sent;
+    this.#check();
   }
 
   async #undo(): Promise<void> {
     try {
-      await this.#watch.query(undoSavepoint);
+      await this.#line.send(undoSavepoint);
+      this.#fresh = true;
     } catch (cause) {
       throw this.#tornApart(cause);
     }
   }
 
   /** A handler that goes on after a statement of its has failed leaves the transaction aborted, and would take all others with it. */
-  async #checkAfter(): Promise<void> {
+  async #checkAfter(loan: Loan<Client>): Promise<void> {
     let status = this.#client.getTransactionStatus?.();
     // A client that does not know has to ask, which costs a round trip; and after an error pg may know it a moment later than the handler.
-    if (status === undefined || status === null || this.#watch.takeErrors()) {
-      status = await this.#watch.query('select 1').then(
+    if (status === undefined || status === null || loan.failed) {
+      status = await this.#line.send('select 1').then(
         () => 'T',
         (error: unknown) => (sqlState(error) === '25P02' ? 'E' : Promise.reject(error)),
       );

@@ -6,7 +6,7 @@ import { unique } from '../../support/unique.ts';
 
 /** A pool of a test's own. Connections that die while they are idle are nobody's failure. */
 export function poolOf(config: pg.PoolConfig): pg.Pool {
-  const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 5_000, ...config });
+  const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 20_000, ...config });
   pool.on('error', () => {});
   return pool;
 }
@@ -18,7 +18,8 @@ function failing(pool: pg.Pool): { pool: PgPool<pg.PoolClient>; failCommit(lost:
   const wrapped = new WeakSet<object>();
   const proxy = new Proxy(pool, {
     get(target, property) {
-      if (property === 'query' && blind) return () => Promise.reject(new Error('connection refused (injected)'));
+      if (blind && (property === 'query' || property === 'connect'))
+        return () => Promise.reject(new Error('connection refused (injected)'));
       if (property !== 'connect') {
         const value = Reflect.get(target, property, target) as unknown;
         return typeof value === 'function' ? value.bind(target) : value;
