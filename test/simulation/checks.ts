@@ -54,7 +54,10 @@ export class Checks {
     return this.#of.store.seen(this.#digests.get(key)!);
   }
 
-  /** When a store of relaxed durability lost what it knew of a key. Nothing is promised for it then but that nobody hangs. */
+  /**
+   * When a store of relaxed durability lost what it knew of a key. What is left of its promises then: acked means an effect, unless the two are
+   * one transaction and went together; a resource that checks fences has one effect; no message stays without an end.
+   */
   #lostAt(key: string): readonly number[] | undefined {
     return this.#of.store.lost.get(this.#digests.get(key)!);
   }
