@@ -63,19 +63,41 @@ if (kind === 'plain') {
       () => process.stderr.write(`${process.pid} assigns ${partition.partition} for ${Math.round(performance.now() - began)} ms\n`),
       4_000,
     );
+    say(`assign ${partition.partition}`);
     try {
-      return await store.assign(partition);
+      const assigned = await store.assign(partition);
+      say(`assigned ${partition.partition} at ${assigned.offset}`);
+      return assigned;
+    } catch (error) {
+      say(`assign ${partition.partition}: ${error}`);
+      throw error;
     } finally {
       clearInterval(slow);
     }
   };
+  const said: string[] = [];
+  const say = (text: string) => said.push(`${new Date().toISOString().slice(14, 23)} ${text}`);
+  consumer.on('consumer.group_join', ({ payload }) => say(`joined ${JSON.stringify(payload.memberAssignment)}`));
+  consumer.on('consumer.rebalancing', () => say('rebalancing'));
+  consumer.on('consumer.crash', ({ payload }) => say(`crash ${payload.error}`));
+  process.on('SIGUSR2', () =>
+    process.stderr.write(`${process.pid} at ${new Date().toISOString().slice(14, 23)}: ${said.slice(-25).join('\n  ')}\n`),
+  );
   const adapter = adapterOf(receiver, {
     consumer,
-    transactions: { ...store, assign },
+    transactions: {
+      ...store,
+      assign,
+      revoke: async (partition) => {
+        say(`revoke ${partition.partition}`);
+        await store.revoke(partition);
+        say(`revoked ${partition.partition}`);
+      },
+    },
     deadLetter: 'drop',
     sessionTimeoutMs: sessionTimeout,
     partitionsConsumedConcurrently: 3,
-    onError: (error, during) => process.stderr.write(`${process.pid} ${during}: ${error}\n`),
+    onError: (error, during) => say(`${during}: ${error}`),
   });
   await consumer.run(adapter.run());
   process.once('SIGTERM', async () => {

@@ -46,8 +46,14 @@ async function produce(made: Awaited<ReturnType<typeof rig>>, count: number, cop
   return ids;
 }
 
-/** Strikes until `forMs` are over, then lets everything run to its end. Answers what was done, and whether a committed offset ever went back. */
-async function strike(made: Awaited<ReturnType<typeof rig>>, workers: ReturnType<typeof fleet>, forMs: number, number: () => number) {
+/** Strikes until `forMs` are over and all orders are in, then lets everything run to its end. Answers what was done, and whether a committed offset ever went back. */
+async function strike(
+  made: Awaited<ReturnType<typeof rig>>,
+  workers: ReturnType<typeof fleet>,
+  producing: Promise<unknown>,
+  forMs: number,
+  number: () => number,
+) {
   const done: Record<string, number> = { kill: 0, stall: 0, leave: 0 };
   let back = 0;
   let watching = true;
@@ -83,10 +89,16 @@ async function strike(made: Awaited<ReturnType<typeof rig>>, workers: ReturnType
     }
     if (what !== 'stall') workers.start();
   }
+  await producing;
   const ends = await made.admin.fetchTopicOffsets(made.input);
   const isDone = () => ends.every(({ partition, high }) => Number(high) === 0 || seen.get(partition) === Number(high));
   for (const giveUpAt = performance.now() + 90_000; !isDone() && performance.now() < giveUpAt; ) await sleep(200);
   const finished = isDone();
+  if (!finished) {
+    workers.log.push(`committed ${JSON.stringify([...seen])} of ${JSON.stringify(ends.map(({ partition, high }) => [partition, high]))}\n`);
+    for (const child of workers.alive) child.kill('SIGUSR2');
+    await sleep(1_000);
+  }
   watching = false;
   await watch;
   const left = await Promise.all(workers.alive.map(end));
@@ -117,7 +129,7 @@ describe('three workers that are killed, stalled past their session, and leave, 
     const workers = fleet({ kind: 'ours', brokers: made.brokers, ...made.names });
     for (let i = 0; i < 3; i++) workers.start();
     const producing = produce(made, 50_000, 0.1, number);
-    const { done, back, finished, stuck } = await strike(made, workers, 20_000, number);
+    const { done, back, finished, stuck } = await strike(made, workers, producing, 20_000, number);
     const ids = await producing;
     console.log(
       `seed ${seed}: ${JSON.stringify(done)}, ${stuck} workers did not end in good order, workers told: ${workers.log.join('') || 'nothing'}`,
@@ -149,7 +161,7 @@ describe('three workers that are killed, stalled past their session, and leave, 
     const workers = fleet({ kind: 'plain', brokers: made.brokers, ...made.names });
     for (let i = 0; i < 3; i++) workers.start();
     const producing = produce(made, 8_000, 0, number);
-    const { done, finished } = await strike(made, workers, 8_000, number);
+    const { done, finished } = await strike(made, workers, producing, 8_000, number);
     const ids = await producing;
     const all = valuesOf(await made.read());
     console.log(`plain: ${JSON.stringify(done)}, ${all.length - new Set(all).size} duplicates, ${ids.length - new Set(all).size} lost`);
