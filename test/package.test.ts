@@ -5,9 +5,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tablesUnder } from './support/markdown.ts';
 import { files, importsOf, manifest, type Packed, pack, read, run, sources } from './support/package.ts';
 
-/** A store or broker is a file, or a folder with an index.ts, named by its technology. */
+/** A store or broker is a file, or a folder with an index.ts, named by its technology; `sql` is about transactions of others. */
 const adapters = new Map(
-  files('adapters/{stores,brokers}/{*.ts,*/index.ts}').map((path) => [/([^/]+?)(?:\/index)?\.ts$/.exec(path)![1]!, path] as const),
+  [...files('adapters/{stores,brokers}/{*.ts,*/index.ts}'), ...files('adapters/sql/index.ts')].map(
+    (path) => [/([^/]+?)(?:\/index)?\.ts$/.exec(path)![1]!, path] as const,
+  ),
 );
 
 describe('the repository', () => {

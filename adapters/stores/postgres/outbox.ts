@@ -6,6 +6,7 @@ import {
   noTransaction,
   type Outbox,
   type OutboxAdmin,
+  type OutboxMessage,
   type OutboxQueue,
   outgoingOf,
 } from '../../../src/effects/outbox.ts';
@@ -35,6 +36,11 @@ export interface PostgresOutboxOptions<Name extends string> extends SchemaOption
   readonly world?: World;
 }
 
+/** An outbox whose messages are written when the promise of `publish` resolves. */
+export interface PostgresOutbox<Name extends string> extends Outbox<SqlTx, Name>, OutboxQueue<Name>, OutboxAdmin {
+  publish(tx: SqlTx, destination: Name, message: OutboxMessage | readonly OutboxMessage[]): Promise<void>;
+}
+
 /** What one take brings into memory at most, but for a message that is longer by itself. */
 const maxTakeBytes = 4_194_304;
 /** Of one INSERT: parameters are counted in 16 bits. */
@@ -52,7 +58,7 @@ const maxRows = 1_000;
 export function postgresOutbox<const Name extends string, Client extends PgClient>(
   pool: PgPool<Client>,
   options: PostgresOutboxOptions<Name>,
-): Outbox<SqlTx, Name> & OutboxQueue<Name> & OutboxAdmin {
+): PostgresOutbox<Name> {
   if (typeof pool?.query !== 'function' || typeof pool.connect !== 'function') refuseOption('pool', 'a pg Pool', pool);
   const { destinations, notify = false, allowDataLoss = false, world = realWorld } = options;
   checkDestinations(destinations);
