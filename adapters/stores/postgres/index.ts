@@ -11,7 +11,7 @@ import { checker, namesOf, type SchemaOptions } from './schema.ts';
 import { transactionalUnit } from './unit.ts';
 
 export type { PgClient, PgPool, PgQueryable, PgResult } from './client.ts';
-export { type PostgresOutboxOptions, postgresOutbox } from './outbox.ts';
+export { type PostgresOutbox, type PostgresOutboxOptions, postgresOutbox } from './outbox.ts';
 export { type RecordOnce, recordOnce } from './record-once.ts';
 export { migrate, migrationSql, type SchemaOptions } from './schema.ts';
 export { migrateWatermarks, postgresWatermarks, watermarksSql } from './watermarks.ts';
