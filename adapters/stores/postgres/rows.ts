@@ -63,7 +63,7 @@ taken as (
     ${bucketOf('new_expiry')}
   from seen where key is null or ${isFree('seen', 'asked_fingerprint', 'asked_token')} order by asked_key
   on conflict (key) do update set
-    fingerprint = case when r.expires_at <= ${now} or r.fingerprint = '' then excluded.fingerprint else r.fingerprint end,
+    fingerprint = case when r.expires_at <= ${now} or (r.fingerprint = '' and not (${own})) then excluded.fingerprint else r.fingerprint end,
     state = excluded.state,
     token = excluded.token,
     fence = case when ${own} then r.fence else nextval(${fenceLiteral}) end,
