@@ -588,6 +588,21 @@ describe('steps at the same time', () => {
     expect(done).toEqual(['slow']);
   });
 
+  it('that wait for their turn do not keep a handler that has failed', async () => {
+    const { done, now } = effects();
+    const { world, deliver, receiver } = worker(async (ctx) => {
+      if (ctx.attempt === 1) await ctx.step('a', () => now('a'));
+      await Promise.all([ctx.attempt > 1 && ctx.step('new', () => now('new')), Promise.reject(new Error('try again'))]);
+    });
+    await deliver();
+    let verdict: unknown;
+    void receiver.process([delivery('a')]).then(([given]) => (verdict = given));
+    for (let i = 0; i < 5; i++) await world.settle();
+    expect(verdict).toMatchObject({ action: 'retry', reason: 'failed', error: new Error('try again') });
+    expect(done).toEqual(['a']);
+    expect(world.timers).toBe(0);
+  });
+
   it('are not gone on with when the handler has failed', async () => {
     const { done, now } = effects();
     const slow = latch();

@@ -143,17 +143,19 @@ describe('steps of a transactional handler, in a journal beside its transaction'
   });
 
   it('keep their claim while the handler runs', async () => {
-    const { now } = effects();
+    const { done, now } = effects();
     const stand = worker(
       async (ctx) => {
         await ctx.step('slow', async () => {
           await new Promise<void>((resolve) => void stand.world.clock.after(60_000, resolve));
           return now('slow');
         });
+        await ctx.step('after it', () => now('after it'));
       },
       { leaseMs: 10_000 },
     );
     expect(await stand.deliver()).toMatchObject({ action: 'ack' });
+    expect(done).toEqual(['slow', 'after it']);
   });
 });
 
