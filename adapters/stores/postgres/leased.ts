@@ -77,19 +77,13 @@ delete from ${names.records} where ctid = any (array(
     async settle(ends) {
       if (ends.length === 0) return [];
       await ready();
-      return inRounds(ends, (round) =>
-        untilKnown(round, async (open) =>
-          ((await send(settle, endColumns(open))) as { answer: Settled | null }[]).map(({ answer }) => answer ?? undefined),
-        ),
-      );
+      return inRounds(ends, (round) => untilKnown(round, async (open) => settled(await send(settle, endColumns(open)))));
     },
 
     async extend(holds) {
       if (holds.length === 0) return [];
       await ready();
-      return inRounds(holds, async (round) =>
-        ((await send(extend, holdColumns(round))) as { answer: Settled }[]).map(({ answer }) => answer),
-      );
+      return inRounds(holds, (round) => untilKnown(round, async (open) => settled(await send(extend, holdColumns(open)))));
     },
 
     async purge(limit) {
@@ -98,6 +92,8 @@ delete from ${names.records} where ctid = any (array(
     },
   };
 }
+
+const settled = (rows: readonly any[]) => (rows as readonly { answer: Settled | null }[]).map(({ answer }) => answer ?? undefined);
 
 /** Asks again for the items whose answer was overtaken by somebody else's write. */
 export async function untilKnown<In, Out>(
@@ -120,33 +116,44 @@ export async function untilKnown<In, Out>(
   return answers;
 }
 
+const now = 'statement_timestamp()';
+
 /**
- * Ends claims whose token is current. One that was not updated is `ok` if it ended in the same way before. Null, where the statement saw the
- * claim as ours and could not update it: the same settle was under way elsewhere, and has to be asked again.
+ * The rows of the items' claims that are current, locked one after another in the items' order, so that statements that meet don't block each other.
+ * A row whose version is newer than the statement can be locked by it, but not updated: it has to be asked again.
  */
+const heldSql = (records: string, items: string): string => `held as materialized (
+  select i.at, r.place from ${items} i cross join lateral (
+    select r.ctid as place from ${records} r
+    where r.key = i.key and r.token = i.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
+    for no key update of r) r
+)`;
+
+/** Ends claims whose token is current. One that was not updated is `ok` if it ended in the same way before. Null: ask again. */
 function settleSql({ records }: Names, first: string): string {
-  const now = 'statement_timestamp()';
   return `with ${first},
-ends as (
+ends as materialized (
   select e.*, ${now} + retain_ms * interval '1 ms' as expires_at
   from first, unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::bool[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
     with ordinality as e(key, token, state, retain_ms, counted, result, reason, detail, label, at)
 ),
+${heldSql(records, 'ends')},
 ended as (
   update ${records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
     attempts = r.attempts - case when e.counted then 0 else 1 end, lease_until = ${now}, written_at = ${now}, expires_at = e.expires_at,
     expires_minute = ${bucketOf('e.expires_at')}
-  from ends e
-  where r.key = e.key and r.token = e.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
-  returning r.key
+  from held join ends e using (at) where r.ctid = held.place
+  returning held.at
 )
 select case
-  when ended.key is not null then 'ok'
+  when ended.at is not null then 'ok'
+  when held.at is not null then null
   when r.key is null or r.token <> e.token or r.expires_at <= ${now} or not ${isSound('r')} then 'fenced'
   when r.state = e.state then 'ok'
   when r.state = ${claimed} then null
   else 'fenced' end as answer
-from ends e left join ended using (key) left join ${records} r on r.key = e.key
+from ends e left join held using (at) left join ended using (at)
+  left join lateral (select * from ${records} known where known.key = e.key limit 1) r on true
 order by e.at`;
 }
 
@@ -172,21 +179,20 @@ export function endTexts(ends: readonly End[]): unknown[] {
 }
 
 function extendSql({ records }: Names, first: string): string {
-  const now = 'statement_timestamp()';
   const expires = `${now} + greatest(h.lease_ms * interval '1 ms', r.expires_at - r.written_at)`;
   return `with ${first},
-holds as (
+holds as materialized (
   select h.* from first, unnest($1::bytea[], $2::text[], $3::float8[]) with ordinality as h(key, token, lease_ms, at)
 ),
+${heldSql(records, 'holds')},
 extended as (
   update ${records} r set lease_until = ${now} + h.lease_ms * interval '1 ms', written_at = ${now}, expires_at = ${expires},
     expires_minute = ${bucketOf(`(${expires})`)}
-  from holds h
-  where r.key = h.key and r.token = h.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
-  returning r.key
+  from held join holds h using (at) where r.ctid = held.place
+  returning held.at
 )
-select case when extended.key is null then 'fenced' else 'ok' end as answer
-from holds h left join extended using (key)
+select case when extended.at is not null then 'ok' when held.at is not null then null else 'fenced' end as answer
+from holds h left join held using (at) left join extended using (at)
 order by h.at`;
 }
 

@@ -90,7 +90,8 @@ armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from f
   expires_minute = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
 from unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::integer[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
   as e(key, token, state, retain_ms, attempts, result, reason, detail, label)
-where r.key = e.key and r.token = e.token`,
+  cross join lateral (select own.ctid as place from ${names.records} own where own.key = e.key and own.token = e.token limit 1) own
+where r.ctid = own.place`,
     commit: (xid) =>
       `with gone as (delete from ${names.guard} where unit = ${BigInt(xid)} returning unit) select 1 / count(*) from gone; commit`,
   };
