@@ -18,11 +18,11 @@ export interface Box {
   advance(ms: number): Promise<void> | void;
 }
 
-export const sent: Fate = { as: 'sent' };
+const sent: Fate = { as: 'sent' };
 export const textOf = ({ body }: Outgoing): string => (body === null ? 'null' : Buffer.from(body).toString());
 
 /** Takes once, and answers the bodies that it was given. */
-export async function take(
+async function take(
   outbox: OutboxQueue<Name>,
   fate: Fate | ((text: string) => Fate) = sent,
   limit = 100,
@@ -37,7 +37,7 @@ export async function take(
 }
 
 /** Takes until there is nothing more. */
-export async function takeAll(outbox: OutboxQueue<Name>, fate?: Fate | ((text: string) => Fate)): Promise<string[]> {
+async function takeAll(outbox: OutboxQueue<Name>, fate?: Fate | ((text: string) => Fate)): Promise<string[]> {
   const all: string[] = [];
   for (let texts = await take(outbox, fate); texts.length > 0; texts = await take(outbox, fate)) all.push(...texts);
   return all;
