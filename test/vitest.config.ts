@@ -15,6 +15,8 @@ export default defineConfig({
     globalSetup: ['test/support/services/host.ts'],
     testTimeout: 30_000,
     hookTimeout: 120_000,
+    // In CI only, once, and each is told at the end: see tally.ts.
+    retry: tallyPath ? 1 : 0,
     reporters: tallyPath ? ['default', tally(tallyPath)] : ['default'],
   },
 });

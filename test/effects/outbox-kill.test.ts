@@ -172,7 +172,7 @@ describe.each(['SQLite', 'PostgreSQL'] as const)('on %s', { timeout: 120_000 }, 
       borders.map(async ([at, time, copies]) => {
         const { options, publish, drain } = await site(kind);
         await publish(40, 3);
-        expect(await start({ ...options, does: 'relay', leaseMs: 500, dies: { at, time } }).ended, at).toBe('SIGKILL');
+        expect(await start({ ...options, does: 'relay', leaseMs: 3_000, dies: { at, time } }).ended, at).toBe('SIGKILL');
         await drain();
         const found = await check(sentTo(options.ledger), numbers(40));
         expect(found.copies > 0 ? 'some' : 'none', `copies after ${at}: ${found.copies}`).toBe(copies);

@@ -3,7 +3,8 @@ import { dirname } from 'node:path';
 import type { Reporter, TestCase, TestModule } from 'vitest/node';
 
 /**
- * Writes what `.ci/run` ends with: each skipped test with its reason, then one line of counts. A file that can't be loaded and an error
+ * Writes what `.ci/run` ends with: each skipped test with its reason, each that passed only when it was tried
+ * again, then one line of counts. A file that can't be loaded and an error
  * outside of any test count as failed, so that a failed run never says "0 failed". A skip without a reason fails the run.
  */
 export function tally(path: string): Reporter {
@@ -16,6 +17,9 @@ export function tally(path: string): Reporter {
       const lines = skipped.map(
         (test) => `skipped: ${test.module.relativeModuleId} > ${test.fullName}${reasonOf(test) ?? ': NO REASON GIVEN'}`,
       );
+      // Races with real servers on a busy machine: told, so that nobody takes them for sound.
+      const flaky = tests.filter((test) => test.diagnostic()?.flaky);
+      lines.push(...flaky.map((test) => `passed only when tried again: ${test.module.relativeModuleId} > ${test.fullName}`));
       if (skipped.some((test) => reasonOf(test) === undefined)) process.exitCode = 1;
       lines.push(`${inState('passed').length} passed, ${failed} failed, ${skipped.length} skipped`);
       mkdirSync(dirname(path), { recursive: true });
