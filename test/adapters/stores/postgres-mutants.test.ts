@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import pg from 'pg';
+import { describe, expect, it } from 'vitest';
+import { ask, type Clause, claimed, retainMs, single } from '../../../src/testing/clauses/kit.ts';
+import { runClause, storeClauses, transactionalClauses } from '../../../src/testing/index.ts';
+import { postgresHarness } from './postgres-harness.ts';
+import { type StatementMutant, statementMutants } from './postgres-mutants.ts';
+
+type Harness = Awaited<ReturnType<typeof postgresHarness>>;
+
+/** What no other store needs to be asked. */
+const ownClauses: readonly Clause<Harness>[] = [
+  {
+    id: 'stale result',
+    says: 'a record that has taken the place of an expired one has no result of that one',
+    async run({ store, elapse }) {
+      const { claim, settle } = single(store);
+      claimed(await claim('a', 't'));
+      await settle('a', 't', { as: 'completed', result: 'of the first' });
+      await elapse(retainMs + 1);
+      await store.unit((unit) => unit.record([ask('a', 'u')]));
+      const answer = await claim('a', 'x');
+      assert.deepEqual({ ...answer, ageMs: 0 }, { state: 'completed', result: undefined, ageMs: 0 });
+    },
+  },
+  {
+    id: 'minute',
+    says: 'what expires within the minute that is being purged is not purged before it has expired',
+    async run({ store, db, schema }) {
+      claimed(await single(store).claim('a', 't'));
+      await db.query(`update ${schema}.records set expires_minute = 0`);
+      assert.equal(await store.purge(9), 0);
+    },
+  },
+  ...(['commit', 'begin'] as const).map(
+    (id): Clause<Harness> => ({
+      id,
+      says: `a handler that runs ${id === 'commit' ? 'COMMIT' : 'ROLLBACK and BEGIN'} breaks the unit`,
+      async run({ store, read, write }) {
+        const unit = store.unit(async (unit) => {
+          await unit.record([ask('a', 't')]);
+          await unit.savepoint(async (tx) => {
+            await write(tx, 'torn');
+            await tx.query(
+              id === 'commit' ? 'commit; begin; savepoint idempotent_message' : 'rollback; begin; savepoint idempotent_message',
+            );
+          });
+        });
+        await assert.rejects(unit);
+        assert.deepEqual(await read(), []);
+      },
+    }),
+  ),
+];
+
+const clauses = [...storeClauses, ...transactionalClauses, ...ownClauses] as unknown as readonly Clause<Harness>[];
+
+/** Connections whose statements are changed on their way. */
+function changing({ from, to, where }: StatementMutant) {
+  let places = 0;
+  class Changing extends pg.Client {
+    override query(...args: any[]): any {
+      const [text] = args as [unknown];
+      if (typeof text === 'string' && (!where || text.includes(where))) {
+        const changed = typeof from === 'string' ? text.replaceAll(from, () => to) : text.replace(from, () => to);
+        if (changed !== text) places++;
+        args[0] = changed;
+      }
+      return (super.query as (...all: any[]) => any)(...args);
+    }
+  }
+  return { config: { Client: Changing } as pg.PoolConfig, places: () => places };
+}
+
+describe('postgresStore', () => {
+  it.each(ownClauses.map((clause) => [clause.says, clause] as const))('%s', (_, clause) => runClause(clause, () => postgresHarness()));
+});
+
+describe('the contract catches a Postgres statement that', () => {
+  it.concurrent.each(statementMutants.map((mutant) => [`${mutant.name} → ${mutant.breaks}`, mutant] as const))('%s', async (_, mutant) => {
+    const clause = clauses.find(({ id }) => id === mutant.breaks)!;
+    const { config, places } = changing(mutant);
+    await expect(runClause(clause, () => postgresHarness({}, config))).rejects.toSatisfy(isNoSyntaxError);
+    expect(places(), `statements with ${mutant.from}`).toBeGreaterThan(0);
+  });
+});
+
+/** A mutant that Postgres itself refuses would prove nothing. */
+function isNoSyntaxError(error: unknown): boolean {
+  const state = String((error as { code?: unknown }).code);
+  return !state.startsWith('42') && !state.startsWith('08');
+}
