@@ -23,7 +23,7 @@ export function keyToBytes(key: Key): Buffer {
 
 export const keyOfBytes = (bytes: Buffer): Key => bytes.toString('base64url');
 
-export function fingerprintToBytes(fingerprint: Fingerprint): Buffer {
+function fingerprintToBytes(fingerprint: Fingerprint): Buffer {
   if (!fingerprintForm.test(fingerprint))
     throw new ReceiverError('store', `Expected a fingerprint of 22 characters of base64url or none, got ${JSON.stringify(fingerprint)}`);
   return Buffer.from(fingerprint, 'base64url');
