@@ -1,6 +1,6 @@
 import { jsonCodec } from '../codec.ts';
 import { describeError, ReceiverError, refuseOption, show } from '../errors.ts';
-import { keyOf } from '../key.ts';
+import { checkPart } from '../key.ts';
 
 /**
  * The outbox: messages that are written in the caller's own transaction, and sent afterwards by a relay. So what is published is published if
@@ -142,7 +142,7 @@ export function outgoingOf<Name extends string>(
 /** What a receiver would refuse must not be published; and Postgres has no NUL in text. */
 function checkText(what: string, text: unknown): void {
   try {
-    keyOf('', text as string);
+    checkPart(text);
   } catch (cause) {
     throw invalid(`${what} that can be a key`, describeError(cause));
   }

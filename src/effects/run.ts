@@ -168,10 +168,11 @@ export class Run {
     const { codec, maxResultBytes } = this.#options.settings;
     let text: string;
     try {
-      text = encodeResult(codec, maxResultBytes, result, `the result of step ${show(labelOf(task.name))}`);
+      text = encodeResult(codec, maxResultBytes, result, 'it');
     } catch (error) {
-      // It has been done, so it must not be done again, and nobody will ever know what it gave.
-      throw await this.#fail(task, error as Error);
+      // So it must not be done again, and nobody will ever know what it gave.
+      const why = `Step ${show(labelOf(task.name))} has been done, but its result can't be kept: ${(error as Error).message}`;
+      throw await this.#fail(task, new Error(why, { cause: error }));
     }
     await this.write({ name: task.name, state: 'done', text });
     return this.#output(task, text);

@@ -1,4 +1,4 @@
-import { describeError, isClaimLost, RetryAfter, show, TerminalError } from '../errors.ts';
+import { describeError, isClaimLost, ReceiverError, RetryAfter, show, TerminalError } from '../errors.ts';
 import { checkName, sagaName, sagaStepName, undoName } from './names.ts';
 import { failureText, type Run } from './run.ts';
 import { checkOptions, checkWork, type StepCall, type StepOptions } from './step.ts';
@@ -39,7 +39,8 @@ export class SagaUndone extends TerminalError {
  * were begun, one after another; then the saga throws `SagaUndone`, a TerminalError. Any other error undoes nothing: the message is tried
  * again, and goes on where it was. A process that dies does not change that, in either direction.
  *
- * A step that failed without a TerminalError counts as not done, unless it has `confirm`, which is then asked. A compensation that fails is
+ * A step that failed without a TerminalError counts as not done, unless it has `confirm`, which is then asked; one whose result can't be kept
+ * can't be undone, and the error says so. A compensation that fails is
  * tried again with the message; when the attempts are used up, or at once if it throws a TerminalError, the message is parked, and its detail
  * tells what has been undone and what not. `replay` goes on from there.
  *
@@ -69,6 +70,7 @@ class SagaRun {
   readonly #underWay = new Set<Promise<unknown>>();
   /** Why it is being undone. */
   #failure: TerminalError | undefined;
+  #ended = false;
 
   constructor(run: Run, name: string) {
     this.#run = run;
@@ -82,9 +84,17 @@ class SagaRun {
     const saga: Saga = { step: (name, work, options = {}) => this.#track(this.#step(name, work as never, options)) as Promise<never> };
     try {
       const result = await body(saga);
-      if (!this.#failure) return result;
+      // Also those that the body has not waited for.
+      while (this.#underWay.size > 0) await Promise.all([...this.#underWay]);
+      if (!this.#failure) {
+        this.#ended = true;
+        return result;
+      }
     } catch (error) {
-      if (!this.#failure && !(error instanceof TerminalError)) throw error;
+      if (!this.#failure && !(error instanceof TerminalError)) {
+        this.#ended = true;
+        throw error;
+      }
       // From here on no step of it is begun any more.
       this.#failure ??= error as TerminalError;
     }
@@ -93,8 +103,8 @@ class SagaRun {
     if (!undoing) await this.#run.write({ name: sagaName(this.#name), state: 'failed', text: failureText(failure) });
     await known.allAsked(sagaStepName(this.#name, ''), `undoes the saga ${show(this.#name)} without it`);
     await this.#quiet();
+    // The next attempt knows more: it asks `confirm`, and the journal.
     const open = this.#steps.find(({ state }) => state === 'open');
-    // The next attempt asks its `confirm`.
     if (open) throw open.error;
     throw await this.#undo(failure);
   }
@@ -117,6 +127,7 @@ class SagaRun {
       after: this.#failure ? sagaStepName(this.#name, '') : '',
       refuse: () => {
         if (this.#failure) throw new TerminalError(this.#failure.message, { cause: this.#failure });
+        if (this.#ended) throw new ReceiverError('invalid-step', `Step ${show(name)} was begun after its saga had ended: wait for it`);
       },
     };
     this.#steps.push(done);
@@ -127,7 +138,9 @@ class SagaRun {
       done.state = 'done';
       return result;
     } catch (error) {
-      done.state = error instanceof TerminalError || !options.confirm ? 'not done' : 'open';
+      // An error of this library may come after the effect: its result can't be recorded now, or does not fit its schema.
+      const open = error instanceof ReceiverError || (options.confirm && !(error instanceof TerminalError));
+      done.state = open ? 'open' : 'not done';
       done.error = error;
       throw error;
     }

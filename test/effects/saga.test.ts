@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { RetryAfter, type Saga, SagaUndone, TerminalError } from '../../src/index.ts';
 import { latch } from '../support/stand.ts';
 import { effects, failing, type StepsContext, worker } from './stand.ts';
@@ -340,6 +341,56 @@ describe('parallel steps of a saga', () => {
     expect(await finish()).toMatchObject({ action: 'dead-letter', reason: 'terminal' });
     expect(done).toEqual(undone);
     expect(asked).toHaveLength(2);
+  });
+
+  it('that are done, but not as their schema wants, are not forgotten: nothing is undone before they fit', async () => {
+    const { done, now } = effects();
+    let schema: z.ZodType = z.number();
+    const { finish, store, key } = worker(
+      (ctx) =>
+        ctx.saga('trip', async (saga) => {
+          await Promise.all([
+            saga.step('a', () => now('a'), { schema, undo: () => now('undo a') }),
+            saga.step('b', () => Promise.reject(refused())),
+          ]);
+        }),
+      {},
+      { maxAttempts: 2 },
+    );
+    expect(await finish()).toMatchObject({
+      action: 'dead-letter',
+      reason: 'max-attempts',
+      detail: expect.stringContaining('"trip/a" to fit its schema'),
+    });
+    expect(done).toEqual(['a']);
+    schema = z.string();
+    await store.replay(key);
+    expect(await finish()).toMatchObject({ action: 'dead-letter', reason: 'terminal' });
+    expect(done).toEqual(['a', 'undo a']);
+  });
+
+  it('that the body does not wait for are waited for, and fail it when they fail for good', async () => {
+    const { done, now } = effects();
+    const { deliver } = worker((ctx) =>
+      ctx.saga('trip', async (saga) => {
+        await booking(saga, now)('flight');
+        saga.step('car', () => Promise.reject(refused())).catch(() => {});
+        return 'booked';
+      }),
+    );
+    expect(await deliver()).toMatchObject({ action: 'dead-letter', detail: 'SagaUndone: Saga "trip" was undone (flight): no car is left' });
+    expect(done).toEqual(['flight', 'undo flight']);
+  });
+
+  it('can’t be begun after their saga', async () => {
+    const { done, now } = effects();
+    let late: Saga | undefined;
+    const { deliver } = worker(async (ctx) => {
+      await ctx.saga('trip', (saga) => void (late = saga));
+      await late!.step('car', () => now('car'));
+    });
+    expect(await deliver()).toMatchObject({ action: 'retry', error: code('invalid-step') });
+    expect(done).toEqual([]);
   });
 
   it('whose outcome stays unknown park the message, with nothing undone', async () => {

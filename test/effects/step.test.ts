@@ -135,8 +135,8 @@ describe('an error', () => {
 
 describe('a result', () => {
   it.each([
-    ['can’t be encoded', () => 10n, 'Expected the result of step "charge" to be encodable: TypeError: JSON can\'t hold a bigint'],
-    ['is too long', () => 'x'.repeat(99), 'Expected the result of step "charge" to be at most 100 bytes, got 101'],
+    ['can’t be encoded', () => 10n, "Expected it to be encodable: TypeError: JSON can't hold a bigint"],
+    ['is too long', () => 'x'.repeat(99), 'Expected it to be at most 100 bytes, got 101'],
   ])('that %s parks the message, and the effect is not asked for again', async (_, result, message) => {
     const { count, now } = effects();
     const { finish, store, key } = worker(
@@ -145,7 +145,11 @@ describe('a result', () => {
       { maxResultBytes: 100, codec: undefined },
     );
     for (let i = 0; i < 3; i++) {
-      expect(await finish()).toMatchObject({ action: 'dead-letter', reason: 'terminal', detail: `TerminalError: ${message}` });
+      expect(await finish()).toMatchObject({
+        action: 'dead-letter',
+        reason: 'terminal',
+        detail: `TerminalError: Step "charge" has been done, but its result can't be kept: ${message}`,
+      });
       await store.replay(key);
     }
     expect(count('charge')).toBe(1);
