@@ -81,7 +81,8 @@ function parts(id: string | readonly string[]): readonly string[] {
   return id;
 }
 
-function checkPart(part: unknown): void {
+/** Whether a text can be an id, or a part of one. @throws ReceiverError `invalid-key` */
+export function checkPart(part: unknown): void {
   if (typeof part !== 'string') throw invalid('a string', show(part), part);
   if (part.trim() === '') throw invalid('a string that is not empty', show(part), part);
   if (!part.isWellFormed()) throw invalid('well-formed Unicode, without lone surrogates', show(part), part);

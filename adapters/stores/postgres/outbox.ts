@@ -67,7 +67,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   const names = namesOf(options);
   const ready = checker(pool, names, { allowDataLoss });
   const known = new Map<Name, Promise<unknown>>();
-  const sql = sqlOf(names, leaseMs);
+  const sql = sqlOf(names, leaseMs, notify);
   /** Where the next take begins to look, so that all shards have their turn. */
   let turn = Math.floor(world.random.number() * shards);
 
@@ -142,7 +142,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
           body,
           JSON.stringify(headers),
         ]);
-        await tx.query(sql.insert(rows.length, notify), [destination, ...values]);
+        await tx.query(sql.insert(rows.length), [destination, ...values]);
       }
     },
 
@@ -175,11 +175,24 @@ function isIdle(tx: SqlTx): boolean {
   return 'totalCount' in tx || (typeof getTransactionStatus === 'function' && getTransactionStatus.call(tx) === 'I');
 }
 
-function sqlOf(names: Names, leaseMs: number) {
+function sqlOf(names: Names, leaseMs: number, notify: boolean) {
   const { outbox, outboxShards, outboxParked, outboxChannel } = names;
   const what = 'destination, shard, ordering_key, id, body, headers';
   const row = 'destination = $1 and shard = $2 and position = $3';
-  const types = ['smallint', 'text', 'text', 'bytea', 'text'];
+  const types = ['text', 'smallint', 'text', 'text', 'bytea', 'text'].map((type) => `::${type}`);
+
+  /** Parameters: the destination, then five for each row. */
+  function insert(count: number, casts: readonly string[]): string {
+    const row = (at: number) => casts.map((cast, i) => `$${i === 0 ? 1 : at * 5 + i + 1}${cast}`).join(', ');
+    const text = `insert into ${outbox} (${what}) values ${Array.from({ length: count }, (_, at) => `(${row(at)})`).join(', ')}`;
+    return notify ? `with written as (${text}) select pg_notify(${outboxChannel}, $1)::text` : text;
+  }
+
+  // The parameters of a single row have the types of their columns by themselves.
+  const insertOne = insert(
+    1,
+    types.map(() => ''),
+  );
   return {
     makeShards: `insert into ${outboxShards} (destination, shard) select $1::text, generate_series(0, ${shards - 1}) on conflict do nothing`,
 
@@ -206,13 +219,7 @@ order by (shard + ${shards - turn}) % ${shards} limit 1 for update skip locked`,
     park: `with gone as (delete from ${outbox} where ${row} returning *)
 insert into ${outboxParked} (${what}, published_at, failures, reason) select ${what}, published_at, failures + 1, $4 from gone`,
 
-    /** Parameters: the destination, then five for each row. */
-    insert(count: number, notify: boolean): string {
-      let at = 1;
-      const rows = Array.from({ length: count }, () => `($1::text, ${types.map((type) => `$${++at}::${type}`).join(', ')})`);
-      const insert = `insert into ${outbox} (${what}) values ${rows.join(', ')}`;
-      return notify ? `with written as (${insert}) select pg_notify(${outboxChannel}, $1)::text` : insert;
-    },
+    insert: (count: number) => (count === 1 ? insertOne : insert(count, types)),
   };
 }
 
