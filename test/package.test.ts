@@ -61,7 +61,7 @@ describe('package.json', () => {
   });
 
   it('has all its entries but the core in the README’s table of adapters, and the table has nothing else', () => {
-    const rows = tablesUnder('README.md', /^adapters/i).flat();
+    const [rows = []] = tablesUnder('README.md', /^adapters/i);
     const named = rows.map((row) => /`idempotent-receiver\/([\w-]+)`/.exec(row.join(' '))?.[1]);
     expect(named.sort()).toEqual([...adapters.keys(), 'testing'].sort());
   });
