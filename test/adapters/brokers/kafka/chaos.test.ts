@@ -138,11 +138,16 @@ describe('three consumers that are killed, stopped past their session, leave and
   );
 
   it('plain kafkajs, as its README shows it, loses or doubles under the same faults: the harness sees it', async () => {
-    const seed = Date.now() % 1_000_000;
-    const found = await chaos('plain', 10_000, seed);
-    // What the producer sent twice is not held against it.
-    const { lost, doubled } = wrong(found, (times) => times);
-    console.log(`kafka chaos, plain: seed ${seed}: ${JSON.stringify(found.faults)}, ${lost.length} lost, ${doubled.length} doubled`);
-    expect(lost.length + doubled.length).toBeGreaterThan(0);
+    // It may be lucky once.
+    let wrongs = 0;
+    for (let tries = 0; tries < 4 && wrongs === 0; tries++) {
+      const seed = Date.now() % 1_000_000;
+      const found = await chaos('plain', 10_000, seed);
+      // What the producer sent twice is not held against it.
+      const { lost, doubled } = wrong(found, (times) => times);
+      console.log(`kafka chaos, plain: seed ${seed}: ${JSON.stringify(found.faults)}, ${lost.length} lost, ${doubled.length} doubled`);
+      wrongs = lost.length + doubled.length;
+    }
+    expect(wrongs).toBeGreaterThan(0);
   }, 180_000);
 });
