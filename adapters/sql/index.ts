@@ -79,12 +79,12 @@ export function knexTx(trx: KnexTransaction): SqlTx {
 export interface PrismaTransaction {
   $queryRawUnsafe(text: string, ...values: any[]): PromiseLike<unknown>;
   /** What a client has, and a transaction has not. */
-  readonly $transaction?: never;
+  readonly $connect?: never;
 }
 
 /** `prisma.$transaction(async (tx) => { await outbox.publish(prismaTx(tx), 'orders', message); })` */
 export function prismaTx(tx: PrismaTransaction): SqlTx {
-  if (tx.$transaction !== undefined) throw noTransaction();
+  if (tx.$connect !== undefined) throw noTransaction();
   return { query: async (text, values = []) => rowsIn(await tx.$queryRawUnsafe(text, ...values)) };
 }
 

@@ -4,12 +4,13 @@ import knexOf, { type Knex } from 'knex';
 import { CamelCasePlugin, Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { drizzleTx, knexTx, kyselyTx, prismaTx } from '../../../adapters/sql/index.ts';
+import { drizzleTx, knexTx, kyselyTx, type PrismaTransaction, prismaTx } from '../../../adapters/sql/index.ts';
 import { migrate, type PgPool, postgresOutbox, recordOnce } from '../../../adapters/stores/postgres/index.ts';
 import { fencedWrite, insertOnce, type Outgoing, type SqlTx, updateIf } from '../../../src/index.ts';
 import { service } from '../../support/services/index.ts';
 import { unique } from '../../support/unique.ts';
 import { poolOf } from '../stores/postgres-harness.ts';
+import { prismaClient } from './prisma.ts';
 
 /** A library: how to work in one of its transactions, how to write an effect there, and what is no transaction of its. */
 interface Library {
@@ -20,6 +21,7 @@ interface Library {
 let db: pg.Pool;
 let knex: Knex;
 let kysely: Kysely<any>;
+let prisma: ReturnType<typeof prismaClient>;
 const schema = unique('orm');
 beforeAll(async () => {
   const { url } = await service('postgres');
@@ -32,6 +34,7 @@ beforeAll(async () => {
     wrapIdentifier: (name, wrap) => wrap(`${name}_renamed`),
   });
   kysely = new Kysely<any>({ dialect: new PostgresDialect({ pool: db }), plugins: [new CamelCasePlugin()] });
+  prisma = prismaClient(url);
   await migrate(db as unknown as PgPool, { schema });
   await db.query(`create table ${schema}.effects (text text); create table ${schema}.charges (id text primary key, cents integer, fence bigint not null,
     version bigint not null default 0)`);
@@ -39,6 +42,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await db.query(`drop schema ${schema} cascade`);
   await knex.destroy();
+  await prisma.$disconnect();
   await db.end();
 });
 
@@ -77,14 +81,10 @@ const libraries: Record<string, Library> = {
     transaction: (work) => knex.transaction((trx) => work(knexTx(trx), async (text) => trx.raw(`${insert} (?)`, [text]))),
     careless: () => knexTx(knex),
   },
-  // Prisma itself is not installed here: what stands for it has the shape of its interactive transaction, on a pg client. So parameters go through
-  // pg's conversion, not through Prisma's.
-  'prisma (its shape only)': {
+  prisma: {
     transaction: (work) =>
-      libraries['pg client']!.transaction((client, write) =>
-        work(prismaTx({ $queryRawUnsafe: async (text: string, ...values: unknown[]) => (await client.query(text, values)).rows }), write),
-      ),
-    careless: () => prismaTx({ $queryRawUnsafe: async () => [], $transaction: () => {} } as never),
+      prisma.$transaction((tx: PrismaTransaction) => work(prismaTx(tx), async (text) => tx.$queryRawUnsafe(`${insert} ($1)`, text))),
+    careless: () => prismaTx(prisma as never),
   },
 };
 
@@ -163,15 +163,23 @@ describe.each(Object.keys(libraries))('a transaction of %s', (name) => {
   });
 });
 
-it('publishes in a savepoint of pg, and of an ORM', async () => {
-  await drizzle({ client: db }).transaction(async (tx) => {
-    await tx.transaction((inner) => outbox().publish(drizzleTx(inner, sql), 'orders', { body: 'kept' }));
-    await tx
-      .transaction(async (inner) => {
-        await outbox().publish(drizzleTx(inner, sql), 'orders', { body: 'undone' });
-        throw new Error('inner');
-      })
-      .catch(() => {});
+/** Runs transactions inside of one. */
+type Nesting = (work: (nested: (inner: (tx: SqlTx) => Promise<void>) => Promise<void>) => Promise<void>) => Promise<void>;
+
+const nestings: Record<string, Nesting> = {
+  drizzle: (work) => drizzle({ client: db }).transaction((tx) => work((inner) => tx.transaction((each) => inner(drizzleTx(each, sql))))),
+  knex: (work) => knex.transaction((trx) => work((inner) => trx.transaction((each) => inner(knexTx(each))))),
+  prisma: (work) => prisma.$transaction((tx: any) => work((inner) => tx.$transaction((each: any) => inner(prismaTx(each))))),
+};
+
+it.each(Object.entries(nestings))('publishes in a transaction of %s that is inside of another one', async (_, nesting) => {
+  await nesting(async (nested) => {
+    await nested((tx) => outbox().publish(tx, 'orders', { body: 'kept' }));
+    const failing = nested(async (tx) => {
+      await outbox().publish(tx, 'orders', { body: 'undone' });
+      throw new Error('inner');
+    });
+    await expect(failing).rejects.toThrow('inner');
   });
   expect((await published()).map(({ body }) => Buffer.from(body!).toString())).toEqual(['kept']);
 });
