@@ -37,7 +37,8 @@ export function pumpTo<Name extends string>(
   const { world, batchSize, maxAttempts, backoff, report } = settings;
   let limit = batchSize;
   let failuresInRow = 0;
-  let othersWereSent = true;
+  // Not known at first: a relay that is started again and again while the destination is down must park nothing either.
+  let othersWereSent = false;
 
   async function send(messages: readonly Due[]): Promise<Fate[]> {
     let results: readonly Delivered[];
@@ -77,7 +78,7 @@ export function pumpTo<Name extends string>(
   }
 
   function pauseMs(): number {
-    return failuresInRow === 0 ? 0 : lessByChance(Math.min(settings.maxPauseMs, 100 * 2 ** (failuresInRow - 1)));
+    return lessByChance(Math.min(settings.maxPauseMs, 100 * 2 ** (failuresInRow - 1)));
   }
 
   function lessByChance(ms: number): number {

@@ -54,7 +54,8 @@ export function publishContract(title: string, open: () => Promise<Place>): void
         const receiver = place.receiver(
           async (_payload, ctx) => {
             await ctx.publish('orders', { body: 'x' });
-            await ctx.publish('orders', [{ body: 'y' }, { body: 'z', id: ctx.uuid('z') }]);
+            await ctx.publish('orders', [{ body: 'y' }, { body: 'z' }, { body: 'own', id: ctx.uuid('own') }]);
+            await ctx.publish('orders', { body: 'w' });
             await ctx.publish('mails', { body: 'x' });
             if (fails) seen.push((await place.idsInside(ctx.tx)).toSorted());
             if (fails) throw new Error('again');
@@ -70,8 +71,8 @@ export function publishContract(title: string, open: () => Promise<Place>): void
       expect(await run('1', false)).toBe('ack');
       expect(await run('2', false)).toBe('ack');
       const ids = [...(await waiting(place.outbox)), ...(await waiting(place.outbox, 'mails'))].map(({ id }) => id);
-      expect(new Set(ids).size).toBe(8);
-      expect(seen[0]).toHaveLength(4);
+      expect(new Set(ids).size).toBe(12);
+      expect(seen[0]).toHaveLength(6);
       expect(seen[1]).toEqual(seen[0]);
       for (const id of seen[0]!) expect(ids).toContain(id);
     });
@@ -96,8 +97,41 @@ export function publishContract(title: string, open: () => Promise<Place>): void
         else late = kept.publish('orders', { body: 'late' });
       });
       await receiver.process([delivery('1'), delivery('2')]);
-      await expect(late).rejects.toMatchObject({ code: 'invalid-message' });
+      await expect(late).rejects.toMatchObject({
+        code: 'invalid-message',
+        message: 'A message for orders was published after its handler had ended',
+      });
       expect(await texts(place.outbox)).toEqual([]);
+      await receiver.stop();
+    });
+
+    it('gives ids that another version of this library gives too: a message may be tried again by one', async () => {
+      const place = await open();
+      const receiver = place.receiver((_payload, ctx) =>
+        ctx.publish('orders', [
+          { body: 'x', orderingKey: 'k' },
+          { body: 'y', orderingKey: 'k' },
+        ]),
+      );
+      await receiver.process([delivery('1')]);
+      expect((await waiting(place.outbox)).map(({ id }) => id)).toEqual([
+        'rL4qNphpypW_N-_JiabhltOnRt_NVCSr',
+        '5mbcswIkb8Lwe2XwAzlbxbC2logq1F_3',
+      ]);
+      await receiver.stop();
+    });
+
+    it('fails with the error of what it did not wait for, and refuses what is no message', async () => {
+      const place = await open();
+      const errors: unknown[] = [];
+      const receiver = place.receiver(
+        (payload, ctx) => {
+          void ctx.publish(payload.id, null).catch(() => {});
+        },
+        { on: { released: ({ error }: { error: unknown }) => errors.push(error) } },
+      );
+      expect(actions(await receiver.process([delivery('orders')]))).toEqual(['retry failed']);
+      expect(errors).toEqual([expect.objectContaining({ code: 'invalid-message', message: expect.stringContaining('Expected a body') })]);
       await receiver.stop();
     });
 

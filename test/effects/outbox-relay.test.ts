@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it } from 'vitest';
 import { sqliteOutbox } from '../../adapters/stores/sqlite/index.ts';
@@ -245,10 +246,10 @@ describe('a relay', () => {
       to: { orders: destination },
       world,
       pollMs: 60_000,
-      onError: (error) => errors.push(error),
+      onError: (error, from) => errors.push([from, (error as Error).message]),
     }).run(stop.signal);
     await world.advance(2_000);
-    expect(errors).toHaveLength(1);
+    expect(errors).toEqual([['listen', 'no connection']]);
     publish(message('1'));
     await world.advance(10);
     expect(texts(destination)).toEqual([]);
@@ -265,22 +266,79 @@ describe('a relay', () => {
     expect(world.timers).toBe(0);
   });
 
-  it.each<[string, object, RegExp]>([
-    ['no outbox', { outbox: undefined }, /`outbox` to be an outbox/],
-    ['no destination', { to: {} }, /`to` to be/],
+  it('drains also when the database is not there at first', async () => {
+    const destination = scripted();
+    const { world, outbox, publish } = stand(destination);
+    let failures = 2;
+    const take: typeof outbox.take = (...args) => (failures-- > 0 ? Promise.reject(new Error('no database')) : outbox.take(...args));
+    publish(message('1'));
+    const draining = relay({ outbox: { ...outbox, take }, to: { orders: destination }, world, onError: () => {} }).drain();
+    await world.advance(1_000);
+    await draining;
+    expect(texts(destination)).toEqual(['1']);
+  });
+
+  it('leaves nothing on the signal that it was given', async () => {
+    const { sending, stop } = stand(scripted());
+    await sending.drain(stop.signal);
+    expect(getEventListeners(stop.signal, 'abort')).toEqual([]);
+  });
+
+  it('warns if nobody is told about failures', async () => {
+    const { world, publish, outbox } = stand(scripted());
+    publish(message('1'));
+    const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+    const stop = new AbortController();
+    const running = relay({ outbox, to: { orders: { send: async () => [failed('down')] } }, world }).run(stop.signal);
+    expect(await warned).toMatchObject({
+      name: 'IdempotentReceiverWarning',
+      message: 'relay to orders: Error: down',
+      cause: new Error('down'),
+    });
+    stop.abort();
+    await running;
+  });
+
+  it('takes any number of tries, and a first delay that is longer than the longest by default', () => {
+    const { outbox } = stand(scripted());
+    const to = { orders: scripted() };
+    expect(() => relay({ outbox, to, maxAttempts: Number.POSITIVE_INFINITY })).not.toThrow();
+    expect(() => relay({ outbox, to, backoff: { firstMs: 3_600_000 } })).not.toThrow();
+    expect(() => relay({ outbox, to, backoff: { maxMs: 2_000 } })).not.toThrow();
+  });
+
+  it.each<[string, object, string]>([
+    ['no outbox', { outbox: undefined }, '`outbox` to be an outbox'],
+    ['no destination', { to: {} }, '`to` to be `{ name: destination }`'],
     [
       'a destination that the outbox does not have',
       { to: { others: scripted() } },
-      /`to` to be a subset of the outbox's destinations \(orders, mails\), got `"others"`/,
+      '`to` to be a subset of the outbox\'s destinations (orders, mails), got `"others"`',
     ],
-    ['a destination that can not send', { to: { orders: {} } }, /`to.orders` to be a destination/],
-    ['no batch', { batchSize: 0 }, /`batchSize`/],
-    ['no tries', { maxAttempts: 0 }, /`maxAttempts`/],
-    ['a backoff that shrinks', { backoff: { firstMs: 10, maxMs: 5 } }, /`backoff.maxMs`/],
-    ['a poll without a pause', { pollMs: 0 }, /`pollMs`/],
+    ['a destination that can not send', { to: { orders: {} } }, '`to.orders` to be a destination'],
+    ['a destination that is undefined', { to: { orders: undefined } }, '`to.orders` to be a destination'],
+    ['no batch', { batchSize: 0 }, '`batchSize` to be a whole number from 1 to 10000'],
+    ['half a message', { batchSize: 1.5 }, '`batchSize` to be a whole number from 1 to 10000'],
+    ['no tries', { maxAttempts: 0 }, '`maxAttempts` to be a whole number of 1 or more, or Infinity'],
+    ['half a try', { maxAttempts: 1.5 }, '`maxAttempts` to be a whole number of 1 or more, or Infinity'],
+    ['a delay before now', { backoff: { firstMs: -1 } }, '`backoff.firstMs` to be a number of 0 or more'],
+    ['a backoff that shrinks', { backoff: { firstMs: 10, maxMs: 5 } }, '`backoff.maxMs` to be a number of 10 or more'],
+    ['a poll without a pause', { pollMs: 0 }, '`pollMs` to be a number of 1 or more'],
   ])('is not made with %s', (_, options, complaint) => {
     const { outbox } = stand(scripted());
-    expect(() => relay({ outbox, to: { orders: scripted() }, ...options } as RelayOptions<Name>)).toThrow(complaint);
+    expect(() => relay({ outbox, to: { orders: scripted() }, ...options } as RelayOptions<Name>)).toThrow(
+      expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(complaint) }),
+    );
+  });
+
+  it('is not run with a grace that is no time, nor twice', async () => {
+    const { sending, stop } = stand(scripted());
+    await expect(sending.run(stop.signal, { graceMs: -1 })).rejects.toThrow('`graceMs` to be a number of 0 or more');
+    await sending.drain();
+    await expect(sending.drain()).rejects.toMatchObject({
+      code: 'stopped',
+      message: expect.stringContaining('a relay that has not been run'),
+    });
   });
 });
 
