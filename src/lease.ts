@@ -50,6 +50,8 @@ export function leases(options: {
   const { clock, leaseMs } = options;
   const beatMs = leaseMs / 3;
   const kept = new Set<Kept>();
+  /** Those that have a listener. */
+  const watched = new WeakSet<AbortSignal>();
   /** Since when a call to the store or to a source has been under way. */
   const asking = new WeakMap<object, number>();
   let nextBeatAt = Number.POSITIVE_INFINITY;
@@ -122,7 +124,7 @@ export function leases(options: {
     const held = await source.hold!(deliveries, leaseMs);
     alive.forEach((lease, i) => {
       if (held[i] === true) lease.heldUntil = Math.max(lease.heldUntil, askedAt + leaseMs);
-      else if (held[i] === false) lease.lose('The broker has taken the delivery back');
+      else if (held[i] === false) lease.lose(takenBack);
     });
   }
 
@@ -131,6 +133,16 @@ export function leases(options: {
     const leftMs = Math.max(0, lease.deadline - clock.now());
     nextBeatAt = Math.min(nextBeatAt, clock.now() + Math.min(beatMs, leftMs / 3));
     wakeAt(nextBeatAt);
+  }
+
+  function watch(lost: AbortSignal): void {
+    const revoke = () => {
+      for (const lease of kept) if (lease.source.lost === lost) lease.revoke();
+    };
+    if (lost.aborted) return revoke();
+    if (watched.has(lost)) return;
+    watched.add(lost);
+    lost.addEventListener('abort', revoke, { once: true });
   }
 
   function forget(lease: Kept): void {
@@ -157,6 +169,7 @@ export function leases(options: {
       const lease = new Kept(keeper, delivery, source);
       kept.add(lease);
       keep(lease);
+      if (source.lost) watch(source.lost);
       return lease;
     },
     abortAll(reason) {
@@ -167,6 +180,8 @@ export function leases(options: {
     },
   };
 }
+
+const takenBack = 'The broker has taken the delivery back';
 
 /** The heartbeat, as each of its leases knows it. */
 interface Keeper {
@@ -233,6 +248,12 @@ class Kept implements Lease {
     this.lost = true;
     // In a transaction there is no claim to lose: what commits counts, whoever the broker thinks holds the delivery.
     if (this.claimed) this.abort(new ReceiverError('claim-lost', why));
+  }
+
+  /** Unlike a delivery that is taken back alone, in a transaction too: that does not commit any more. */
+  revoke(): void {
+    this.lost = true;
+    this.abort(new ReceiverError('claim-lost', takenBack));
   }
 
   abort(reason: ReceiverError): void {

@@ -113,6 +113,12 @@ export interface Source<D extends Delivery = Delivery> {
    */
   hold?(deliveries: readonly D[], forMs: number): Promise<readonly (boolean | undefined)[]>;
   /**
+   * Aborted when somebody else may have all of the source's deliveries from now on (Kafka: the membership is lost). The signals of their handlers are
+   * aborted at once, and no transaction that one of them takes part in commits any more, unless its commit is under way. A claim in the
+   * store stays what it is: its token decides, so that what a handler has done in spite of its signal is recorded while nobody else has claimed it.
+   */
+  readonly lost?: AbortSignal | undefined;
+  /**
    * Transactional mode only: called inside the transaction, last before it commits, with the verdicts that its deliveries of this source get
    * once it has. For progress that commits with the effects: Kafka's consumed offsets, a watermark. What it writes through `tx` counts only
    * if the transaction commits. If it rejects, nothing commits, and its deliveries get `retry`, for reason `fenced` if it rejects with a

@@ -209,6 +209,9 @@ class UnitOfWork {
       const told = new Map(its.map((job) => [job.delivery, given.get(job)!]));
       await unit!.savepoint((tx) => source.committing!(tx, told));
     }
+    // Nothing is waited for between this and the commit.
+    if (unit && jobs.some(({ source }) => source.lost?.aborted))
+      throw new ReceiverError('claim-lost', 'The broker has taken deliveries back');
     return verdicts;
   }
 

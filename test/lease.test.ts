@@ -316,6 +316,19 @@ describe("the broker's hold", () => {
     expect(b.over).toBe(false);
   });
 
+  it('of a whole source that is lost ends at once, with a claim or without one, and for what comes of it afterwards', async () => {
+    const { start } = stand();
+    const gone = new AbortController();
+    const source = { lost: gone.signal };
+    const leases = [start('a', { source }), start('b', { source: { ...source }, claim: false })];
+    const other = start('c', { source: { lost: new AbortController().signal } });
+    gone.abort();
+    leases.push(start('d', { source }));
+    expect(leases.map(({ over }) => over)).toEqual([true, true, true]);
+    for (const lease of leases) expect(lease.signal.reason).toEqual(lost('The broker has taken the delivery back'));
+    expect([other.over, other.aborted]).toEqual([false, undefined]);
+  });
+
   it.each<[string, Source['hold']]>([
     ['fails', () => Promise.reject(new Error('down'))],
     [

@@ -452,3 +452,48 @@ describe('a source that takes part in the commit', () => {
     ]);
   });
 });
+
+describe('a source that is lost', () => {
+  it('while its handler runs: the signal is aborted at once, nothing of the unit commits, and the messages run once elsewhere', async () => {
+    const gone = new AbortController();
+    const reasons: unknown[] = [];
+    const started: string[] = [];
+    const { receiver, effects, names } = transactional(
+      async (payload, ctx) => {
+        started.push(payload.id);
+        await charge(payload, ctx);
+        if (payload.id !== 'b' || reasons.length > 0) return;
+        gone.abort();
+        // It ends as if nothing had happened.
+        reasons.push(ctx.signal.reason.code);
+      },
+      { cacheSize: 0 },
+    );
+    const verdicts = await receiver.process([delivery('a'), delivery('b'), delivery('c')], { lost: gone.signal });
+    expect(actions(verdicts)).toEqual(Array(3).fill('retry fenced'));
+    expect([started, reasons, effects()]).toEqual([['a', 'b'], ['claim-lost'], []]);
+    expect(names()).not.toContain('storeDown');
+    expect(actions(await receiver.process(['a', 'b', 'c'].map((id) => delivery(id))))).toEqual(Array(3).fill('ack completed'));
+    expect(effects()).toEqual(['a', 'b', 'c']);
+  });
+
+  it('takes what came from elsewhere in the same transaction back too, to run again', async () => {
+    const gone = new AbortController();
+    const open = latch();
+    const { receiver, effects, world } = transactional(async (payload, ctx) => {
+      await charge(payload, ctx);
+      await open.promise;
+    });
+    const both = Promise.all([
+      receiver.process([delivery('a')], { lost: gone.signal }),
+      receiver.process([delivery('b')], { lost: new AbortController().signal }),
+    ]);
+    await world.settle();
+    gone.abort();
+    open.open();
+    const [[lost], [other]] = await both;
+    expect([lost, other].map((verdict) => verdict!.action)).toEqual(['retry', 'retry']);
+    expect(effects()).toEqual([]);
+    expect(actions(await receiver.process([delivery('b')]))).toEqual(['ack completed']);
+  });
+});

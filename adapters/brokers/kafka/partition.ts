@@ -1,5 +1,5 @@
 import { sleep } from '../../../src/clock.ts';
-import { isClaimLost, ReceiverError } from '../../../src/errors.ts';
+import { isClaimLost } from '../../../src/errors.ts';
 import type { Source, Verdict } from '../../../src/message.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import type { Commits } from './commits.ts';
@@ -72,15 +72,10 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
 
   const source: Source<KafkaDelivery> = {
     partition: settings.name,
-    hold: async (deliveries) => deliveries.map(() => !over.signal.aborted),
+    lost: over.signal,
     settled,
-    ...(progress.committing && { committing }),
+    ...(progress.committing && { committing: progress.committing }),
   };
-
-  async function committing(tx: unknown, verdicts: ReadonlyMap<KafkaDelivery, Verdict>): Promise<void> {
-    if (over.signal.aborted) throw new ReceiverError('claim-lost', `${settings.name} is not assigned to this consumer any more`);
-    await progress.committing!(tx, verdicts);
-  }
 
   function feed(): void {
     while (!halted && !over.signal.aborted && !stale && !keeping && inFlight <= maxInFlight / 2) {

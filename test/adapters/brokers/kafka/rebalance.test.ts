@@ -1,6 +1,8 @@
+import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../../../../adapters/stores/memory.ts';
+import { sqliteStore } from '../../../../adapters/stores/sqlite/index.ts';
 import { createReceiver, header } from '../../../../src/index.ts';
 import { ownService } from '../../../support/services/index.ts';
 import { clientOf, ids, later, rig, until } from './rig.ts';
@@ -31,27 +33,44 @@ describe('a rebalance in the middle of a batch', () => {
     expect(crashes).toEqual([]);
   });
 
-  it('takes the signal of a leased handler that goes on past it, once somebody else has the partition', async () => {
-    const place = await rig();
-    const store = memoryStore();
-    const reasons: unknown[] = [];
-    const seen: string[] = [];
-    const options = { scope: 'test', key: header('message-id'), store, leaseMs: 600, backoff: { firstMs: 50 } };
-    const handler = async ({ id }: { id: string }, { signal, attempt }: { signal: AbortSignal; attempt: number }) => {
-      if (attempt > 1) return void seen.push(id);
-      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
-    };
-    await place.produce([{ id: 'a' }]);
-    const watched = createReceiver({ ...options, on: { released: ({ reason }) => void reasons.push(reason) } }, handler);
-    // It goes on past the rebalance timeout, so the group goes on without it.
-    await place.worker(watched, { consumer: { sessionTimeout: 1_500, rebalanceTimeout: 1_500 } });
-    await pause(500);
-    await place.worker(createReceiver(options, handler), { consumer: { sessionTimeout: 1_500, rebalanceTimeout: 1_500 } });
-    await until(() => seen.length === 1, 'whoever has the partition then to handle it');
-    await until(async () => (await place.committed()) === 1, 'it to be committed');
-    expect(reasons[0]).toBe('fenced');
-    expect(seen).toEqual(['a']);
-  });
+  it.each(['leased', 'transactional'])(
+    'takes the signal of a %s handler that goes on past it, once somebody else has the partition',
+    async (guarantee) => {
+      const place = await rig();
+      const db = new DatabaseSync(':memory:');
+      db.exec('create table effects (id text)');
+      const store = guarantee === 'leased' ? memoryStore() : sqliteStore(db);
+      const reasons: unknown[] = [];
+      const seen: string[] = [];
+      let runs = 0;
+      const handler = async ({ id }: { id: string }, { signal, ...context }: { signal: AbortSignal; tx?: DatabaseSync }) => {
+        context.tx?.prepare('insert into effects values (?)').run(id);
+        if (++runs > 1) return void seen.push(id);
+        // In a transaction not even a handler that takes no notice commits.
+        await new Promise<void>((resolve, reject) =>
+          signal.addEventListener('abort', () => (context.tx ? resolve() : reject(signal.reason))),
+        );
+      };
+      const on = { released: ({ reason }: { reason: string }) => void reasons.push(reason) };
+      const worker = async () => {
+        const options = { scope: 'test', key: header('message-id'), store, leaseMs: 600, backoff: { firstMs: 50 }, cacheSize: 0, on };
+        // It goes on past the rebalance timeout, so the group goes on without it.
+        await place.worker(createReceiver(options as never, handler as never), {
+          consumer: { sessionTimeout: 1_500, rebalanceTimeout: 1_500 },
+        });
+      };
+      await place.produce([{ id: 'a' }]);
+      await worker();
+      await until(() => runs === 1, 'the handler to run');
+      await worker();
+      await until(() => seen.length === 1, 'whoever has the partition then to handle it');
+      await until(async () => (await place.committed()) === 1, 'it to be committed');
+      // The other may have been refused meanwhile.
+    expect(reasons).toContain('fenced');
+      expect(seen).toEqual(['a']);
+      expect(db.prepare('select count(*) as n from effects').get()).toEqual({ n: guarantee === 'leased' ? 0 : 1 });
+    },
+  );
 });
 
 describe('a broker', () => {

@@ -1,4 +1,6 @@
+import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it } from 'vitest';
+import { sqliteStore } from '../../../../adapters/stores/sqlite/index.ts';
 import { RetryAfter, TerminalError } from '../../../../src/index.ts';
 import { faulty, latch } from '../../../support/stand.ts';
 import { ids } from './rig.ts';
@@ -37,7 +39,8 @@ describe('a handler that takes longer than the session', () => {
     await world.advance(10_000);
     const before = consumer.log.length;
     model.group('g').expel('member-1');
-    await world.advance(5_600);
+    // The next heartbeat tells.
+    for (let ms = 0; ms < 3_000 && reasons.length === 0; ms += 100) await world.advance(100);
     expect(reasons).toEqual(['claim-lost']);
     expect(offsetsOf(consumer.log.slice(before)).filter((offset) => offset !== 0)).toEqual([]);
     expect(committed()).toBe(0);
@@ -45,6 +48,41 @@ describe('a handler that takes longer than the session', () => {
     await world.advance(60_000);
     expect(committed()).toBe(1);
     expect(runs).toBe(2);
+  });
+
+  it('is told at once by its signal in a transaction too, and what it has written is taken back: the next owner handles it', async () => {
+    const { model, world, worker, committed } = virtual();
+    const db = new DatabaseSync(':memory:');
+    db.exec('create table effects (run integer)');
+    const told: unknown[] = [];
+    const open = latch();
+    let runs = 0;
+    await worker(
+      async (_, { tx, signal }) => {
+        tx.prepare('insert into effects values (?)').run(++runs);
+        signal.addEventListener('abort', () => told.push(signal.reason.code));
+        await open.promise;
+      },
+      { receiver: { store: sqliteStore(db, { world }), cacheSize: 0 } },
+    );
+    // SQLite's transactions take turns of the event loop.
+    const advance = async (ms: number) => {
+      for (let left = ms; left > 0; left -= 100) {
+        await world.advance(100);
+        for (let i = 0; i < 5; i++) await world.settle();
+      }
+    };
+    model.produce('t', messages(1));
+    await advance(10_000);
+    model.group('g').expel('member-1');
+    // The next heartbeat tells.
+    for (let ms = 0; ms < 3_000 && told.length === 0; ms += 100) await advance(100);
+    expect(told).toEqual(['claim-lost']);
+    // It ends as if nothing had happened.
+    open.open();
+    await advance(10_000);
+    expect(db.prepare('select run from effects').all()).toEqual([{ run: 2 }]);
+    expect(committed()).toBe(1);
   });
 
   it('in a process that is stopped and wakes: offsets of another owner are not set back', async () => {
