@@ -66,7 +66,7 @@ describe('a rebalance in the middle of a batch', () => {
       await until(() => seen.length === 1, 'whoever has the partition then to handle it');
       await until(async () => (await place.committed()) === 1, 'it to be committed');
       // The other may have been refused meanwhile.
-    expect(reasons).toContain('fenced');
+      expect(reasons).toContain('fenced');
       expect(seen).toEqual(['a']);
       expect(db.prepare('select count(*) as n from effects').get()).toEqual({ n: guarantee === 'leased' ? 0 : 1 });
     },
