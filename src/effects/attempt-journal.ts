@@ -68,8 +68,7 @@ export class AttemptJournal {
         if (settled === 'ok') return;
         throw this.#claimLost();
       } catch (error) {
-        const lost = this.#lease.aborted || this.#lease.over;
-        if (lost || !(await sleep(this.#clock, waitMs, this.#lease.signal))) throw error;
+        if (!(await sleep(this.#clock, waitMs, this.#lease.signal))) throw error;
       }
     }
   }

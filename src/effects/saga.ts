@@ -56,17 +56,18 @@ export function sagaOf(run: Run): RunSaga {
   }) as RunSaga;
 }
 
-interface Done {
+interface Begun {
   readonly name: string;
+  /** There once it is done. */
   undo?: (call: StepCall) => unknown;
-  state: 'under way' | 'done' | 'not done' | 'open';
-  error?: unknown;
+  /** There if it has failed and may be done all the same. */
+  open?: { readonly error: unknown };
 }
 
 class SagaRun {
   readonly #run: Run;
   readonly #name: string;
-  readonly #steps: Done[] = [];
+  readonly #steps: Begun[] = [];
   readonly #underWay = new Set<Promise<unknown>>();
   /** Why it is being undone. */
   #failure: TerminalError | undefined;
@@ -104,7 +105,7 @@ class SagaRun {
     await known.allAsked(sagaStepName(this.#name, ''), `undoes the saga ${show(this.#name)} without it`);
     await this.#quiet();
     // The next attempt knows more: it asks `confirm`, and the journal.
-    const open = this.#steps.find(({ state }) => state === 'open');
+    const open = this.#steps.find((each) => each.open)?.open;
     if (open) throw open.error;
     throw await this.#undo(failure);
   }
@@ -120,7 +121,7 @@ class SagaRun {
     checkName('step of a saga', name);
     const { undo } = options;
     if (undo !== undefined) checkWork(`${name}: \`undo\``, undo);
-    const done: Done = { name, state: 'under way' };
+    const begun: Begun = { name };
     const task = {
       ...{ name: sagaStepName(this.#name, name), run: checkWork(name, work), ...checkOptions(name, options) },
       // A saga that is being undone asks for no more than its own steps; what comes after it comes after it.
@@ -130,18 +131,15 @@ class SagaRun {
         if (this.#ended) throw new ReceiverError('invalid-step', `Step ${show(name)} was begun after its saga had ended: wait for it`);
       },
     };
-    this.#steps.push(done);
+    this.#steps.push(begun);
     try {
       const result = await this.#run.perform(task);
       // What it gives is nobody's concern.
-      if (undo) done.undo = async (call) => void (await undo(result, call));
-      done.state = 'done';
+      if (undo) begun.undo = async (call) => void (await undo(result, call));
       return result;
     } catch (error) {
       // An error of this library may come after the effect: its result can't be recorded now, or does not fit its schema.
-      const open = error instanceof ReceiverError || (options.confirm && !(error instanceof TerminalError));
-      done.state = open ? 'open' : 'not done';
-      done.error = error;
+      if (error instanceof ReceiverError || (options.confirm && !(error instanceof TerminalError))) begun.open = { error };
       throw error;
     }
   }
@@ -152,7 +150,7 @@ class SagaRun {
   }
 
   async #undo(failure: TerminalError): Promise<unknown> {
-    const todo = this.#steps.filter(({ state, undo }) => state === 'done' && undo).reverse();
+    const todo = this.#steps.filter(({ undo }) => undo).reverse();
     const undone: string[] = [];
     for (const { name, undo } of todo) {
       try {

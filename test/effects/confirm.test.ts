@@ -155,6 +155,13 @@ describe('a step with `confirm`', () => {
     expect(done).toEqual([]);
   });
 
+  it('has the failure of `confirm` as its cause', async () => {
+    const { deliver } = await afterDeath(() => Promise.reject(new TerminalError('no such gateway')));
+    expect(await deliver()).toMatchObject({
+      error: expect.objectContaining({ code: 'unknown-outcome', cause: new TerminalError('no such gateway') }),
+    });
+  });
+
   it('stays unknown when `confirm` fails for good: nobody knows better', async () => {
     const { finish, done } = await afterDeath(() => Promise.reject(new TerminalError('no such gateway')), { maxAttempts: 3 });
     expect(await finish()).toMatchObject({

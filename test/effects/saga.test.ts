@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import { memoryStore } from '../../adapters/stores/memory.ts';
 import { RetryAfter, type Saga, SagaUndone, TerminalError } from '../../src/index.ts';
 import { latch } from '../support/stand.ts';
 import { effects, failing, type StepsContext, worker } from './stand.ts';
 
-const code = (expected: string) => expect.objectContaining({ name: 'ReceiverError', code: expected });
+const code = (expected: string, message = '') =>
+  expect.objectContaining({ name: 'ReceiverError', code: expected, message: expect.stringContaining(message) });
 const refused = () => new TerminalError('no car is left');
 
 /** A step of a saga that does `name`, and undoes it. */
@@ -82,6 +84,47 @@ describe('a saga', () => {
       expect(error).toMatchObject({ undone: ['hotel', 'flight'], message: 'Saga "trip" was undone (hotel, flight): no car is left' });
       expect((error as Error).cause).toMatchObject({ message: 'no car is left' });
     }
+  });
+
+  it('has nothing to undo if nothing was done', async () => {
+    const { deliver } = worker((ctx) =>
+      ctx.saga('trip', () => {
+        throw refused();
+      }),
+    );
+    expect(await deliver()).toMatchObject({ detail: 'SagaUndone: Saga "trip" was undone (nothing): no car is left' });
+  });
+
+  it('is undone although its body comes to an end on the next attempt', async () => {
+    const { done, now } = effects();
+    const unable = failing(1);
+    const { finish } = worker((ctx) =>
+      ctx.saga('trip', async (saga) => {
+        await saga.step('flight', () => now('flight'), {
+          undo: () => {
+            unable();
+            return now('undo flight');
+          },
+        });
+        if (ctx.attempt === 1) throw refused();
+        return 'booked';
+      }),
+    );
+    expect(await finish()).toMatchObject({ action: 'dead-letter', detail: 'SagaUndone: Saga "trip" was undone (flight): no car is left' });
+    expect(done).toEqual(['flight', 'undo flight']);
+  });
+
+  it('is recorded as failed before anything is undone', async () => {
+    const written: string[] = [];
+    const real = memoryStore();
+    const store: typeof real = {
+      ...real,
+      writeEntries: (writes) => (written.push(...writes.map(({ name, state }) => `${name} ${state}`)), real.writeEntries(writes)),
+    };
+    const { done, handle } = trip(() => Promise.reject(refused()));
+    await worker(handle, { store }).deliver();
+    expect(done.slice(-2)).toEqual(['undo hotel', 'undo flight']);
+    expect(written.slice(-4)).toEqual(['$trip/car failed', '$trip failed', '$trip/hotel/undo done', '$trip/flight/undo done']);
   });
 
   it('is not undone by an error that may pass, nor when the attempts are used up: a replay goes on', async () => {
@@ -188,6 +231,24 @@ describe('a compensation', () => {
     const { finish } = worker(handle);
     expect(await finish()).toMatchObject({ action: 'dead-letter', reason: 'terminal', attempts: 4 });
     expect(done).toEqual(['flight', 'hotel', 'insurance', 'undo hotel', 'undo flight']);
+  });
+
+  it.each([
+    ['an error', new Error('503')],
+    ['a final one', new TerminalError('503')],
+    ['one that says when to come back', new RetryAfter(5, '503')],
+  ])('that fails by %s has it as the cause of the one that is told', async (_, cause) => {
+    const told: unknown[] = [];
+    const { handle } = trip(() => Promise.reject(refused()), { undo: () => Promise.reject(cause) });
+    const verdict = await worker((ctx) =>
+      Promise.resolve(handle(ctx)).catch((error) => {
+        told.push(error);
+        throw error;
+      }),
+    ).deliver();
+    expect(verdict.action).toBe(cause instanceof TerminalError ? 'dead-letter' : 'retry');
+    expect(told).toEqual([expect.objectContaining({ cause })]);
+    expect((told[0] as Error).name).toBe(cause.name);
   });
 
   it.each([
@@ -389,8 +450,47 @@ describe('parallel steps of a saga', () => {
       await ctx.saga('trip', (saga) => void (late = saga));
       await late!.step('car', () => now('car'));
     });
-    expect(await deliver()).toMatchObject({ action: 'retry', error: code('invalid-step') });
+    expect(await deliver()).toMatchObject({
+      action: 'retry',
+      error: code('invalid-step', 'Step "car" was begun after its saga had ended: wait for it'),
+    });
     expect(done).toEqual([]);
+  });
+
+  it('can’t be begun after their saga has failed either', async () => {
+    const { done, now } = effects();
+    let late: Saga | undefined;
+    const { deliver } = worker(async (ctx) => {
+      await ctx
+        .saga('trip', (saga) => {
+          late = saga;
+          throw new Error('try again');
+        })
+        .catch(() => {});
+      await late!.step('car', () => now('car'));
+    });
+    expect(await deliver()).toMatchObject({ action: 'retry', error: code('invalid-step', 'after its saga had ended') });
+    expect(done).toEqual([]);
+  });
+
+  it('that may have been done keep the others from being undone, until it is known', async () => {
+    const { done, now } = effects();
+    const { deliver, finish } = worker((ctx) =>
+      ctx.saga('trip', async (saga) => {
+        await booking(saga, now)('flight');
+        await Promise.all([
+          saga.step('hotel', () => now('hotel').then(() => Promise.reject(new Error('socket hang up'))), {
+            confirm: () => ({ done: 'found' }),
+            undo: (found) => now(`undo ${found} hotel`),
+          }),
+          saga.step('car', () => Promise.reject(refused())),
+        ]);
+      }),
+    );
+    expect(await deliver()).toMatchObject({ action: 'retry', error: new Error('socket hang up') });
+    expect(done).toEqual(['flight', 'hotel']);
+    expect(await finish()).toMatchObject({ action: 'dead-letter', reason: 'terminal' });
+    expect(done).toEqual(['flight', 'hotel', 'undo found hotel', 'undo flight']);
   });
 
   it('whose outcome stays unknown park the message, with nothing undone', async () => {
@@ -465,20 +565,94 @@ describe('code of a saga that changes between attempts', () => {
   });
 });
 
+describe('code of a saga that changes', () => {
+  it('is found before a new step of it is done, while one of the handler is missing', async () => {
+    const { done, now } = effects();
+    const { deliver } = worker(async (ctx) => {
+      if (ctx.attempt === 1) await ctx.step('dropped', () => 1);
+      if (ctx.attempt === 1) throw new Error('try again');
+      await ctx.saga('trip', (saga) => saga.step('new', () => now('new')));
+    });
+    await deliver();
+    expect(await deliver()).toMatchObject({ action: 'retry', error: code('steps-changed', 'has done "dropped", but') });
+    expect(done).toEqual([]);
+  });
+
+  it('is told by its own steps, when it is undone while others of the handler have still to come', async () => {
+    const { deliver } = worker(async (ctx) => {
+      await ctx.saga('trip', async (saga) => {
+        await saga.step('flight', () => 1);
+        if (ctx.attempt === 1) await saga.step('dropped', () => 1);
+        if (ctx.attempt > 1) throw refused();
+      });
+      await ctx.step('mail', () => 1);
+      throw new Error('try again');
+    });
+    await deliver();
+    expect(await deliver()).toMatchObject({ action: 'retry', error: code('steps-changed', 'has done "trip/dropped", but') });
+  });
+
+  it('is told at once when nobody else can ask for its steps: the handler has ended', async () => {
+    const { deliver, world } = worker(async (ctx) => {
+      const saga = ctx.saga('trip', async ({ step }) => {
+        if (ctx.attempt === 1) await step('dropped', () => 1);
+        await new Promise<void>((resolve) => void world.clock.after(100, resolve));
+        throw ctx.attempt === 1 ? new Error('try again') : refused();
+      });
+      if (ctx.attempt === 1) await saga;
+      else saga.catch(() => {});
+    });
+    await deliver();
+    const startedAt = world.clock.now();
+    expect(await deliver()).toMatchObject({ action: 'retry', error: code('steps-changed', 'has done "trip/dropped", but') });
+    expect(world.clock.now() - startedAt).toBeLessThan(5_000);
+  });
+});
+
 describe('what can’t be a saga', () => {
   it.each([
-    ['one with a / in its name', (ctx: StepsContext) => ctx.saga('a/b', () => 1), 'invalid-step'],
-    ['one with a step with a / in its name', (ctx: StepsContext) => ctx.saga('a', (saga) => saga.step('b/undo', () => 1)), 'invalid-step'],
-    ['something else than a function', (ctx: StepsContext) => ctx.saga('a', 'b' as never), 'invalid-step'],
+    [
+      'one with a / in its name',
+      (ctx: StepsContext) => ctx.saga('a/b', () => 1),
+      code(
+        'invalid-step',
+        'Expected the name of a saga to be text of 1 to 200 characters, on one line, not beginning with $, without /, got "a/b"',
+      ),
+    ],
+    [
+      'one with a step with a / in its name',
+      (ctx: StepsContext) => ctx.saga('a', (saga) => saga.step('b/undo', () => 1)),
+      code('invalid-step', 'Expected the name of a step of a saga to be text'),
+    ],
+    [
+      'something else than a function',
+      (ctx: StepsContext) => ctx.saga('a', 'b' as never),
+      code('invalid-step', 'to be a function, got "b"'),
+    ],
     [
       'one with an undo that is no function',
       (ctx: StepsContext) => ctx.saga('a', (saga) => saga.step('b', () => 1, { undo: 1 as never })),
-      'invalid-step',
+      code('invalid-step', 'Expected step "b: `undo`" to be a function, got 1'),
     ],
-    ['two of one name', (ctx: StepsContext) => Promise.all([ctx.saga('a', () => 1), ctx.saga('a', () => 2)]), 'invalid-step'],
-    ['one inside another', (ctx: StepsContext) => ctx.saga('a', () => ctx.saga('b', () => 1)), 'nested'],
-    ['one inside a step', (ctx: StepsContext) => ctx.step('a', () => ctx.saga('b', () => 1)), 'nested'],
+    [
+      'two of one name',
+      (ctx: StepsContext) => Promise.all([ctx.saga('a', () => 1), ctx.saga('a', () => 2)]),
+      code(
+        'invalid-step',
+        'Expected each saga of a message to have a name of its own, got "a" twice: add what tells them apart, such as "a 7"',
+      ),
+    ],
+    [
+      'one inside another',
+      (ctx: StepsContext) => ctx.saga('a', () => ctx.saga('b', () => 1)),
+      code('nested', 'Saga "b" was begun inside another one'),
+    ],
+    [
+      'one inside a step',
+      (ctx: StepsContext) => ctx.step('a', () => ctx.saga('b', () => 1)),
+      code('nested', 'The saga "b" was begun inside a step of the same message'),
+    ],
   ])('is %s', async (_, handle, expected) => {
-    expect(await worker(handle).deliver()).toMatchObject({ action: 'retry', error: code(expected) });
+    expect(await worker(handle).deliver()).toMatchObject({ action: 'retry', error: expected });
   });
 });

@@ -7,7 +7,8 @@ import { virtualWorld } from '../../src/testing/virtual-world.ts';
 import { delivery, latch } from '../support/stand.ts';
 import { effects, failing, type StepsContext, worker } from './stand.ts';
 
-const code = (expected: string) => expect.objectContaining({ name: 'ReceiverError', code: expected });
+const code = (expected: string, message = '') =>
+  expect.objectContaining({ name: 'ReceiverError', code: expected, message: expect.stringContaining(message) });
 
 describe('a step', () => {
   it('is done once, and later attempts are given its result', async () => {
@@ -182,6 +183,32 @@ describe('a result', () => {
     expect(count('charge')).toBe(1);
   });
 
+  it('that can’t be kept fails the step for good, by the error of the codec', async () => {
+    const errors: Error[] = [];
+    const cause = new Error('no such type');
+    const codec = {
+      encode: () => {
+        throw cause;
+      },
+      decode: JSON.parse,
+    };
+    const { deliver } = worker(
+      (ctx) => ctx.step('charge', () => 1).catch((error) => void errors.push(error)),
+      {},
+      { codec, results: false },
+    );
+    await deliver();
+    expect(errors).toEqual([
+      expect.objectContaining({
+        name: 'TerminalError',
+        message: expect.stringContaining('Step "charge" has been done, but its result can\'t be kept: '),
+      }),
+    ]);
+    let deepest: unknown = errors[0];
+    while (deepest instanceof Error && deepest.cause) deepest = deepest.cause;
+    expect(deepest).toBe(cause);
+  });
+
   it('that can’t be decoded any more is not taken for absent', async () => {
     const { count, now } = effects();
     const fail = failing(1);
@@ -198,7 +225,12 @@ describe('a result', () => {
     );
     await deliver();
     broken = true;
-    expect(await deliver()).toMatchObject({ action: 'retry', error: code('codec') });
+    const verdict = await deliver();
+    expect(verdict).toMatchObject({
+      action: 'retry',
+      error: code('codec', 'The stored result of step "charge" can\'t be decoded: SyntaxError: '),
+    });
+    expect((verdict as { error: Error }).error.cause).toBeInstanceOf(SyntaxError);
     broken = false;
     expect(await deliver()).toMatchObject({ action: 'ack' });
     expect(count('charge')).toBe(1);
@@ -267,6 +299,23 @@ describe('the journal', () => {
     expect(await deliver()).toMatchObject({ action: 'ack' });
     expect(keys).toHaveLength(2);
     expect(new Set(keys).size).toBe(1);
+  });
+
+  it('is written again after pauses that grow from 50 ms to 2 seconds', async () => {
+    const world = virtualWorld();
+    const store = memoryStore({ now: world.clock.now });
+    const at: number[] = [];
+    const writeEntries: typeof store.writeEntries = (writes) =>
+      at.push(world.clock.now()) < 9 ? Promise.reject(new Error('request lost')) : store.writeEntries(writes);
+    const { deliver } = worker((ctx) => ctx.step('charge', () => 'done'), { world, store: { ...store, writeEntries } });
+    expect(await deliver()).toMatchObject({ action: 'ack', result: 'done' });
+    expect(at.slice(1).map((each, i) => each - at[i]!)).toEqual([50, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
+  });
+
+  it('that can’t be read is no business of a handler that can do without the step', async () => {
+    const { deliver, faults } = worker((ctx) => ctx.step('charge', () => 'done').catch(() => 'went on'));
+    faults.next.readEntries = ['before'];
+    expect(await deliver()).toMatchObject({ action: 'ack', result: 'went on' });
   });
 
   it('that can’t be read keeps every step from being done', async () => {
@@ -410,16 +459,18 @@ describe('a worker that has lost its claim', () => {
     const { done, now } = effects();
     const world = virtualWorld();
     let ahead = 0;
+    let rejected: unknown;
     const store = memoryStore({ now: () => world.clock.now() + ahead });
     const { deliver, key } = worker(
       async (ctx) => {
         ahead = 60_000;
         await store.claim([{ key, fingerprint: '', token: 'of another', leaseMs: 30_000, retainMs: 30_000 }]);
-        await ctx.step('charge', () => now('charge'));
+        await ctx.step('charge', () => now('charge')).catch((error) => (rejected = error));
       },
       { world, store },
     );
     expect(await deliver()).toMatchObject({ action: 'retry', reason: 'fenced' });
+    expect(rejected).toEqual(code('claim-lost', 'The claim was lost while its steps were running'));
     expect(done).toEqual([]);
   });
 
@@ -446,7 +497,20 @@ describe('a worker that has lost its claim', () => {
 describe('the name of a step', () => {
   it.each([[''], [' '], ['a\nb'], ['$a'], ['x'.repeat(201)], ['\ud800'], [7], [undefined]])('can’t be %j', async (name) => {
     const { deliver } = worker((ctx) => ctx.step(name as string, () => 1));
-    expect(await deliver()).toMatchObject({ action: 'retry', error: code('invalid-step') });
+    expect(await deliver()).toMatchObject({
+      action: 'retry',
+      error: code('invalid-step', 'Expected the name of a step to be text of 1 to 200 characters, on one line, not beginning with $, got '),
+    });
+  });
+
+  it('may have a / in it', async () => {
+    const { deliver } = worker((ctx) => ctx.step('mail/first', () => 'sent'));
+    expect(await deliver()).toMatchObject({ action: 'ack', result: 'sent' });
+  });
+
+  it('that is none fails the step alone, if the handler does not mind', async () => {
+    const { deliver } = worker((ctx) => ctx.step('', () => 1).catch(() => 'went on'));
+    expect(await deliver()).toMatchObject({ action: 'ack', result: 'went on' });
   });
 
   it('is used once in a message: results can’t be mixed up when steps run in another order', async () => {
@@ -464,21 +528,40 @@ describe('the name of a step', () => {
   });
 });
 
+describe('a final error', () => {
+  it('is kept up to 2,000 characters', async () => {
+    const errors: Error[] = [];
+    const { finish } = worker(async (ctx) => {
+      await ctx.step('a', () => Promise.reject(new TerminalError('x'.repeat(5_000)))).catch((error: Error) => errors.push(error));
+      if (ctx.attempt === 1) throw new Error('try again');
+    });
+    await finish();
+    expect(errors.map(({ message }) => message)).toEqual(['x'.repeat(2_000), 'x'.repeat(2_000)]);
+  });
+});
+
 describe('what can’t be a step', () => {
   it.each([
-    ['something else than a function', (ctx: StepsContext) => ctx.step('a', 7 as never)],
-    ['something with a `confirm` that is no function', (ctx: StepsContext) => ctx.step('a', () => 1, { confirm: 'unknown' as never })],
-  ])('is %s', async (_, handle) => {
-    expect(await worker(handle).deliver()).toMatchObject({ action: 'retry', error: code('invalid-step') });
+    ['something else than a function', (ctx: StepsContext) => ctx.step('a', 7 as never), 'step "a" to be a function, got 7'],
+    [
+      'something with a `confirm` that is no function',
+      (ctx: StepsContext) => ctx.step('a', () => 1, { confirm: 'unknown' as never }),
+      'step "a: `confirm`" to be a function, got "unknown"',
+    ],
+  ])('is %s', async (_, handle, message) => {
+    expect(await worker(handle).deliver()).toMatchObject({ action: 'retry', error: code('invalid-step', message) });
   });
 
   it.each([
-    ['a step', (ctx: StepsContext) => ctx.step('b', () => 1)],
-    ['a saga', (ctx: StepsContext) => ctx.saga('b', () => 1)],
-    ['the time', (ctx: StepsContext) => ctx.now()],
-  ])('is %s inside a step', async (_, inner) => {
+    ['a step', (ctx: StepsContext) => ctx.step('b', () => 1), 'The step "b"'],
+    ['a saga', (ctx: StepsContext) => ctx.saga('b', () => 1), 'The saga "b"'],
+    ['the time', (ctx: StepsContext) => ctx.now(), 'The step "/now"'],
+  ])('is %s inside a step', async (_, inner, who) => {
     const { deliver } = worker((ctx) => ctx.step('a', () => inner(ctx)));
-    expect(await deliver()).toMatchObject({ action: 'retry', error: code('nested') });
+    expect(await deliver()).toMatchObject({
+      action: 'retry',
+      error: code('nested', `${who} was begun inside a step of the same message`),
+    });
   });
 
   it('is what comes after the handler has ended', async () => {
@@ -491,7 +574,7 @@ describe('what can’t be a step', () => {
     });
     expect(await deliver()).toMatchObject({ action: 'ack' });
     later.open();
-    await expect(late).rejects.toEqual(code('invalid-step'));
+    await expect(late).rejects.toEqual(code('invalid-step', 'The step "late" was begun after its handler had ended: wait for it'));
     expect(done).toEqual(['a']);
   });
 
@@ -642,6 +725,124 @@ describe('steps at the same time', () => {
   });
 });
 
+describe('a new step that waits for the steps of earlier attempts', () => {
+  /** An attempt at the `first` steps that fails, and one whose handler is `second`; `ms` is how long that took. */
+  async function afterSteps(
+    first: readonly string[],
+    second: (ctx: StepsContext, wait: (ms: number) => Promise<void>, now: (what: string) => Promise<string>) => unknown,
+    options: Record<string, unknown> = {},
+  ) {
+    const { done, now } = effects();
+    const wait = (ms: number) => new Promise<void>((resolve) => void stand.world.clock.after(ms, resolve));
+    const stand = worker(
+      async (ctx) => {
+        if (ctx.attempt > 1) return second(ctx, wait, now);
+        for (const name of first) await ctx.step(name, () => name);
+        throw new Error('try again');
+      },
+      {},
+      options,
+    );
+    await stand.deliver();
+    const startedAt = stand.world.clock.now();
+    const verdict = await stand.deliver();
+    return { done, verdict, ms: stand.world.clock.now() - startedAt };
+  }
+
+  it('is done when the last of them was asked for less than 10 seconds after the one before', async () => {
+    const { done, verdict } = await afterSteps(['a', 'b'], (ctx, wait, now) =>
+      Promise.all([
+        ctx.step('new', () => now('new')),
+        wait(8_000).then(() => ctx.step('a', () => now('a'))),
+        wait(16_000).then(() => ctx.step('b', () => now('b'))),
+      ]),
+    );
+    expect(verdict).toMatchObject({ action: 'ack' });
+    expect(done).toEqual(['new']);
+  });
+
+  it('is not done when only some of them were asked for', async () => {
+    const { done, verdict, ms } = await afterSteps(['a', 'b'], (ctx, wait, now) =>
+      Promise.all([ctx.step('new', () => now('new')), wait(8_000).then(() => ctx.step('a', () => now('a')))]),
+    );
+    expect(verdict).toMatchObject({ action: 'retry', error: code('steps-changed', 'has done "b", but') });
+    expect(ms).toBeGreaterThanOrEqual(18_000);
+    expect(ms).toBeLessThan(20_000);
+    expect(done).toEqual([]);
+  });
+
+  it('is told of five of those that are missing', async () => {
+    const { verdict } = await afterSteps(['1', '2', '3', '4', '5', '6', '7'], (ctx) => ctx.step('new', () => 1));
+    expect(verdict).toMatchObject({ error: code('steps-changed', 'An earlier attempt has done "1", "2", "3", "4", "5" and 2 more, but') });
+  });
+
+  it('is not done, and told why at once, when the time of its handler is up', async () => {
+    const { done, verdict, ms } = await afterSteps(['a'], (ctx, _, now) => ctx.step('new', () => now('new')), { handlerTimeoutMs: 3_000 });
+    expect(verdict).toMatchObject({ action: 'retry', error: code('handler-timeout') });
+    expect(ms).toBeLessThan(5_000);
+    expect(done).toEqual([]);
+  });
+
+  it('is not done, and told why at once, when the time of its handler was up before the journal was read', async () => {
+    const store = memoryStore();
+    const slow = latch();
+    let reads = 0;
+    const { done, now } = effects();
+    const stand = worker(
+      async (ctx) => {
+        if (ctx.attempt > 1) return ctx.step('new', () => now('new'));
+        await ctx.step('a', () => 1);
+        throw new Error('try again');
+      },
+      { store: { ...store, readEntries: async (asked) => (reads++ > 0 && (await slow.promise), store.readEntries(asked)) } },
+      { handlerTimeoutMs: 1_000, storeTimeoutMs: 9_000 },
+    );
+    await stand.deliver();
+    let verdict: unknown;
+    void stand.receiver.process([delivery('a')]).then(([given]) => (verdict = given));
+    await stand.world.advance(1_500);
+    expect(verdict).toBeUndefined();
+    slow.open();
+    await stand.world.advance(1);
+    expect(verdict).toMatchObject({ action: 'retry', error: code('handler-timeout') });
+    expect(done).toEqual([]);
+  });
+
+  it('is not forgotten when another that waited has been given its turn', async () => {
+    const { done, now } = effects();
+    const stand = worker(async (ctx) => {
+      const wait = (ms: number) => new Promise<void>((resolve) => void stand.world.clock.after(ms, resolve));
+      const saga = ctx.saga('trip', async ({ step }) => {
+        if (ctx.attempt === 1) await step('flight', () => 1);
+        else void wait(1_000).then(() => step('flight', () => 1).catch(() => {}));
+        if (ctx.attempt > 1) throw new TerminalError('over budget');
+      });
+      if (ctx.attempt === 1) await Promise.all([saga, ctx.step('dropped', () => 1)]);
+      if (ctx.attempt === 1) throw new Error('try again');
+      await Promise.all([saga.catch(() => {}), ctx.step('new', () => now('new'))]);
+    });
+    await stand.deliver();
+    const startedAt = stand.world.clock.now();
+    expect(await stand.deliver()).toMatchObject({ action: 'retry', error: code('steps-changed', 'has done "dropped", but') });
+    expect(stand.world.clock.now() - startedAt).toBeLessThan(20_000);
+    expect(done).toEqual([]);
+  });
+
+  it('is not waited for by one that was begun before, and whose effect is in doubt', async () => {
+    const { done, now } = effects();
+    const { deliver } = worker(async (ctx) => {
+      const charge = () =>
+        ctx.step('charge', () => (ctx.attempt === 1 ? Promise.reject(new Error('lost')) : now('charge')), { confirm: () => 'absent' });
+      if (ctx.attempt === 1) await Promise.all([ctx.step('a', () => now('a')), charge()]);
+      await charge();
+      await ctx.step('a', () => now('a'));
+    });
+    await deliver();
+    expect(await deliver()).toMatchObject({ action: 'ack' });
+    expect(done).toEqual(['a', 'charge']);
+  });
+});
+
 describe('code that changes between attempts', () => {
   /** An attempt of old code that fails after its steps, and one of new code. */
   async function change(
@@ -685,6 +886,16 @@ describe('code that changes between attempts', () => {
     expect(told).toMatchObject({ code: 'steps-changed', message: expect.stringContaining(`An earlier attempt has done ${message}`) });
     expect(told!.message).toContain('bring the step back, or name it in `retiredSteps`');
     expect(world.timers).toBe(0);
+  });
+
+  it('may ask for the time no more', async () => {
+    const { deliver } = worker(async (ctx) => {
+      if (ctx.attempt > 1) return 'done';
+      await ctx.now();
+      throw new Error('try again');
+    });
+    await deliver();
+    expect(await deliver()).toMatchObject({ action: 'ack', result: 'done' });
   });
 
   it('may give steps up that it names', async () => {

@@ -83,11 +83,15 @@ describe('steps without a receiver', () => {
   });
 
   it.each([
-    ['options', undefined, 'options'],
-    ['a store', { scope: 'x' }, 'store'],
-    ['a store that is a journal', { scope: 'x', store: { ...memoryStore(), writeEntries: undefined } }, 'a store that is a Journal'],
+    ['options', undefined, 'Expected `options` to be an object, got'],
+    ['options that are not null', null, 'Expected `options` to be an object, got'],
+    ['a store', { scope: 'x' }, 'Expected `store` to be a store that is a Journal, got'],
+    ['a store that is not null', { scope: 'x', store: null }, 'Expected `store` to be a store that is a Journal, got'],
+    ['a store that writes entries', { scope: 'x', store: { ...memoryStore(), writeEntries: undefined } }, 'a store that is a Journal'],
+    ['a store that reads entries', { scope: 'x', store: { ...memoryStore(), readEntries: undefined } }, 'a store that is a Journal'],
     ['a scope', { store: memoryStore() }, 'scope'],
-    ['names of steps', { scope: 'x', store: memoryStore(), retiredSteps: 'charge' }, 'retiredSteps'],
+    ['a list of retired steps', { scope: 'x', store: memoryStore(), retiredSteps: 'charge' }, '`retiredSteps` to be a list of names, got'],
+    ['names of retired steps', { scope: 'x', store: memoryStore(), retiredSteps: [7] }, '`retiredSteps` to be a list of names, got'],
   ])('need %s', (_, options, message) => {
     expect(() => steps(options as never)).toThrow(
       expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(message) }),
@@ -95,6 +99,8 @@ describe('steps without a receiver', () => {
   });
 
   it('need a function', async () => {
-    await expect(stand().orders.run('order 7', 'charge' as never)).rejects.toEqual(code('invalid-option'));
+    await expect(stand().orders.run('order 7', 'charge' as never)).rejects.toThrow(
+      expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining('Expected `body` to be a function, got') }),
+    );
   });
 });

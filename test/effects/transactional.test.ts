@@ -72,6 +72,47 @@ describe('steps of a transactional handler, in a journal beside its transaction'
     expect(stand.world.timers).toBe(0);
   });
 
+  it('are those of their own message', async () => {
+    const { done, now } = effects();
+    const stand = worker(async (ctx) => void (await ctx.step('charge', () => now(ctx.message.headers['id'] as string))));
+    const verdicts = await stand.process(['a', 'b'].map((id) => delivery(id)));
+    expect(verdicts.map(({ action }) => action)).toEqual(['ack', 'ack']);
+    expect(done).toEqual(['a', 'b']);
+  });
+
+  it('are found in the journal that an earlier version of this library has left', async () => {
+    const { done, now } = effects();
+    const journal = memoryStore();
+    const key = 'm-1iyH1OEgWKRdigwV9KwY9j2fDpjZeU';
+    const claim = { key, token: 'of the earlier one', fingerprint: '', leaseMs: 10_000, retainMs: 86_400_000 };
+    await journal.claim([claim]);
+    await journal.writeEntries([{ key, token: claim.token, name: 'charge', state: 'done', text: '"paid"' }]);
+    await journal.settle([{ key, token: claim.token, retainMs: 86_400_000, as: 'released', counted: true }]);
+    const stand = worker(async (ctx) => stand.write(ctx, await ctx.step('charge', () => now('charge'))), {}, { journal });
+    expect(await stand.deliver()).toMatchObject({ action: 'ack' });
+    expect(done).toEqual([]);
+    expect(stand.committed()).toEqual(['paid']);
+  });
+
+  it('are not begun if their journal can not be had', async () => {
+    const { done, now } = effects();
+    const journal = memoryStore();
+    const parked = { state: 'parked', reason: 'terminal', detail: 'by hand' } as const;
+    const stand = worker(
+      (ctx) => ctx.step('charge', () => now('charge')),
+      {},
+      { journal: { ...journal, claim: async () => [parked as never] } },
+    );
+    expect(await stand.deliver()).toMatchObject({
+      action: 'retry',
+      error: expect.objectContaining({
+        code: 'store',
+        message: expect.stringContaining('Expected the journal of a message to be there for its steps, got {"state":"parked"'),
+      }),
+    });
+    expect(done).toEqual([]);
+  });
+
   it('outlive a commit that fails', async () => {
     const { done, now } = effects();
     let broken = true;
