@@ -43,7 +43,9 @@ describe('the errors that handlers throw', () => {
   });
 
   it.each([[-1], [Number.NaN], [Number.POSITIVE_INFINITY], ['5'], [undefined]])('RetryAfter refuses the delay %s', (afterMs) => {
-    expect(() => new RetryAfter(afterMs as number)).toThrow(expect.objectContaining({ code: 'invalid-option' }));
+    expect(() => new RetryAfter(afterMs as number)).toThrow(
+      expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining('Expected `afterMs` to be a number from 0 to') }),
+    );
   });
 });
 

@@ -64,6 +64,23 @@ describe('the transactional way', () => {
     expect(committed.map((unitsBefore, i) => unitsBefore * 10 > i)).not.toContain(false);
   });
 
+  it('takes a message that comes again also with a store that has nothing but transactions', async () => {
+    const { store, world, effects } = transactional(charge);
+    const { receiver } = stand(charge, { store: { unit: store.unit } }, { world, store });
+    expect(actions(await receiver.process([delivery('a', { redelivered: true })]))).toEqual(['ack completed']);
+    expect(effects()).toEqual(['a']);
+  });
+
+  it('refuses every call from inside a handler, which would wait for its transaction, however many may run at once', async () => {
+    const errors: unknown[] = [];
+    const made: ReturnType<typeof transactional> = transactional(
+      ({ id }) => (id === 'a' ? made.receiver.process([delivery('b')]).catch((error) => void errors.push(error)) : undefined),
+      { concurrency: Number.POSITIVE_INFINITY },
+    );
+    expect(actions(await made.receiver.process([delivery('a')]))).toEqual(['ack completed']);
+    expect(errors).toEqual([expect.objectContaining({ code: 'nested' })]);
+  });
+
   it('a failing handler undoes only its own effects, and is counted', async () => {
     const attempts: number[] = [];
     const { receiver, effects } = transactional(
