@@ -72,6 +72,13 @@ export function checkOptions(receiver: Receiver, options: KafkaOptions): Checked
   if (transactions && watermark) refuseOption('watermark', 'absent beside `transactions`, which commit the offsets', watermark);
   if (watermark && typeof watermark.watermark?.advancing !== 'function')
     refuseOption('watermark', 'the receiver’s store, made by `watermark` or `watermarkOnly`', watermark);
+  const inTransactions = transactions ? 'transactions' : watermark ? 'watermark' : undefined;
+  if (inTransactions && receiver.guarantee !== 'transactional')
+    refuseOption(
+      inTransactions,
+      `absent, because the receiver is ${receiver.guarantee}: nothing of it is in transactions`,
+      options[inTransactions],
+    );
   if (typeof onError !== 'function') refuseOption('onError', 'a function', onError);
   const sessionTimeoutMs = expectNumber('sessionTimeoutMs', options.sessionTimeoutMs ?? 30_000, { atLeast: 1 });
   if (sessionTimeoutMs < receiver.leaseMs)

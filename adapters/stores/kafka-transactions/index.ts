@@ -1,6 +1,6 @@
 import { realWorld, type World } from '../../../src/clock.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
-import type { TransactionalStore } from '../../../src/store.ts';
+import type { Key, TransactionalStore } from '../../../src/store.ts';
 import type { KafkaClient, TopicPartition } from './client.ts';
 import type { KafkaTx } from './outgoing.ts';
 import { type OwnedPartition, ownedPartition } from './partition.ts';
@@ -55,6 +55,11 @@ export interface KafkaTransactions extends TransactionalStore<KafkaTx> {
   assign(partition: TopicPartition): Promise<{ readonly offset: string | undefined }>;
   /** Gives a partition up. Nothing of it commits any more once this has resolved. */
   revoke(partition: TopicPartition): Promise<void>;
+  /**
+   * Lets a parked message be tried again when it comes again, with its attempts back at 0. Only the process that owns the message's partition can:
+   * false in all others, and if it is not parked.
+   */
+  replay(key: Key): Promise<boolean>;
   /** Gives up all partitions and closes all connections. */
   close(): Promise<void>;
   /** How many ids are in memory, and how many bytes their tables take. */
@@ -155,6 +160,9 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
 
     async unit(work, name) {
       const partition = name === undefined ? undefined : partitions.get(name);
+      // A receiver would try that again for ever, and nobody would know why.
+      if (inputTopic === undefined)
+        throw new ReceiverError('store', 'Expected `kafka(receiver, { transactions })` to be given the same store as the receiver');
       if (!partition) throw new ReceiverError('claim-lost', `Expected the name of an assigned partition, \`topic/partition\`, got ${name}`);
       return partition.unit(work);
     },
@@ -169,6 +177,11 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
 
     async revoke({ topic, partition }) {
       await partitions.get(`${topic}/${partition}`)?.revoke();
+    },
+
+    async replay(key) {
+      const replayed = await Promise.all([...partitions.values()].map((partition) => partition.replay(key)));
+      return replayed.includes(true);
     },
 
     async close() {

@@ -1,13 +1,13 @@
 import { sleep, type World } from '../../../src/clock.ts';
 import { describeError, isClaimLost, ReceiverError } from '../../../src/errors.ts';
-import type { TransactionalStore } from '../../../src/store.ts';
+import type { Key, TransactionalStore } from '../../../src/store.ts';
 import { isFenced, isPassing, type KafkaTransaction, type TopicPartition } from './client.ts';
 import { memory } from './memory.ts';
 import { chunksOf, type KafkaTx, type OutgoingLimits } from './outgoing.ts';
 import { after, free, type Probation } from './probation.ts';
 import type { Producers } from './producers.ts';
 import type { LogReader } from './reader.ts';
-import { decodeRecord, encodeRecord, type Kind, type LogRecord } from './record.ts';
+import { decodeRecord, encodeRecord, entriesOf, type Kind, type LogRecord } from './record.ts';
 import { type Serial, serial } from './serial.ts';
 import type { Topics } from './topics.ts';
 import { type Changes, openUnit } from './unit.ts';
@@ -18,6 +18,8 @@ export interface OwnedPartition {
   assign(): Promise<{ readonly offset: string | undefined }>;
   revoke(): Promise<void>;
   readonly unit: TransactionalStore<KafkaTx>['unit'];
+  /** Lets a parked message be tried again. False if it is not parked here, or the partition is not owned. */
+  replay(key: Key): Promise<boolean>;
   /** When it was given back, on the monotonic clock; undefined while it is owned. */
   readonly revokedAt: number | undefined;
   readonly ids: { readonly size: number; readonly bytes: number };
@@ -265,6 +267,17 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       return revokedAt;
     },
     ids: known.ids,
+
+    async replay(key) {
+      const entries = entriesOf([{ key, fingerprint: '' }]);
+      return committing.run(async () => {
+        const at = term;
+        const found = known.find(key, entries, 0, clock.wall());
+        if (at.lost || found?.state !== 'parked') return false;
+        await flush(at, recordOf('unit', { probation: known.probation, notes: [{ ...found.note, attempts: 0, parked: undefined }] }));
+        return true;
+      });
+    },
 
     async assign() {
       term.lost ??= lose(term, 'it was assigned anew', undefined);

@@ -508,6 +508,8 @@ describe('options', () => {
     [{ sessionTimeoutMs: 5_999 }, "Expected `sessionTimeoutMs` to be at least the receiver's `leaseMs`, which is 6000, got `5999`"],
     [{ maxInFlight: 0 }, 'Expected `maxInFlight` to be a whole number'],
     [{ window: 1.5 }, 'Expected `window` to be a whole number'],
+    [{ transactions: { assign() {}, revoke() {} } }, 'Expected `transactions` to be absent, because the receiver is leased'],
+    [{ watermark: { watermark: { advancing() {} } } }, 'Expected `watermark` to be absent, because the receiver is leased'],
     [{ horizonMs: 1e12 }, 'Expected `retentionMs` to be at least 1000000000000 (option `horizonMs`)'],
   ])('%o is refused', async (options, message) => {
     const { kafka } = await import('../../../../adapters/brokers/kafka/index.ts');

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type KafkaTransactionsOptions, kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
+import type { AnyHandler } from '../../../../src/handler.ts';
 import { TerminalError } from '../../../../src/index.ts';
 import { actions } from '../../../support/stand.ts';
 import { deliveries, rig, valuesOf } from './rig.ts';
@@ -93,6 +94,45 @@ describe('the dedup log', () => {
     const [verdict] = await process(deliveries(input, ['a']));
     expect(verdict).toMatchObject({ action: 'retry', error: { message: expect.stringMatching(/leave `results` off/) } });
     expect(valuesOf(await read())).toEqual([]);
+  });
+
+  it('of a store that the adapter was not given has no owner: nothing is handled, and it is said why', async () => {
+    const { worker, input } = await rig();
+    const { process } = worker({ handler: () => expect.fail('the handler ran') });
+    const [verdict] = await process(deliveries(input, ['a']));
+    expect(verdict).toMatchObject({
+      reason: 'store',
+      error: { message: expect.stringMatching(/to be given the same store as the receiver/) },
+    });
+  });
+
+  it('keeps what is parked, until it is replayed by the owner of its partition', async () => {
+    const { worker, input, output, read } = await rig({ partitions: 2 });
+    const attempts: number[] = [];
+    let broken = true;
+    const handler: AnyHandler = ({ id }, { tx, attempt }) => {
+      attempts.push(attempt);
+      if (broken) throw new TerminalError('a bug');
+      tx.publish(output, { key: id, value: id });
+    };
+    const first = worker({ handler });
+    const key = first.receiver.keyOf(deliveries(input, ['a'])[0]!.message);
+    await Promise.all([first.store.assign(of(input, 0)), first.store.assign(of(input, 1))]);
+    const other = worker({ handler });
+    const again = (by: typeof first) => by.process(deliveries(input, ['a'], { partition: 1 }), 1);
+    expect(await first.store.replay(key)).toBe(false);
+    expect(actions(await again(first))).toEqual(['dead-letter terminal']);
+    broken = false;
+    expect(actions(await again(first))).toEqual(['dead-letter terminal']);
+    expect(await other.store.replay(key)).toBe(false);
+    expect([await first.store.replay(key), await first.store.replay(key)]).toEqual([true, false]);
+    // It is in the log: whoever owns the partition next knows it too.
+    await first.store.revoke(of(input, 1));
+    await other.store.assign(of(input, 1));
+    expect(actions(await again(other))).toEqual(['ack completed']);
+    expect(attempts).toEqual([1, 1]);
+    expect([await first.store.replay(key), await other.store.replay(key)]).toEqual([false, false]);
+    expect(valuesOf(await read())).toEqual(['a']);
   });
 
   it('duplicates in another partition are not recognised: they have to be co-partitioned', async () => {
