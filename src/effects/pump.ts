@@ -19,13 +19,17 @@ interface Pumped {
 
 type Unsent = Exclude<Delivered, { readonly state: 'sent' }>;
 
+/** Messages that have failed alone are remembered up to this number: most of them are sent later, and not seen again. */
+const maxSuspects = 1_000;
+
 const left: Fate = { as: 'left' };
 const sent: Fate = { as: 'sent' };
 
 /**
  * Takes messages and sends them, again and again. Two kinds of failure have to be told apart: of the destination, which passes and must park
  * nothing, and of a message, which must not keep the others waiting. So a batch of which nothing was sent is halved until one message is
- * alone. That one is set aside for a while; and it has counted as a failure of its own only if others have been sent since the last one that was.
+ * alone. That one is set aside for a while; and it counts as a failure of its own only if it had failed alone before, and others have been sent
+ * since then by this very relay: there may be many, and each may have been started anew.
  */
 export function pumpTo<Name extends string>(
   outbox: OutboxQueue<Name>,
@@ -37,8 +41,9 @@ export function pumpTo<Name extends string>(
   const { world, batchSize, maxAttempts, backoff, report } = settings;
   let limit = batchSize;
   let failuresInRow = 0;
-  // Not known at first: a relay that is started again and again while the destination is down must park nothing either.
-  let othersWereSent = false;
+  let sends = 0;
+  /** How many sends there had been when a message last failed alone, by its id. */
+  const suspects = new Map<string, number>();
 
   async function send(messages: readonly Due[]): Promise<Fate[]> {
     let results: readonly Delivered[];
@@ -56,7 +61,7 @@ export function pumpTo<Name extends string>(
     if (bad) report(bad.error, name);
     if (fates.includes(sent)) {
       failuresInRow = 0;
-      othersWereSent = true;
+      sends++;
       limit = Math.min(batchSize, limit * 2);
     } else if (fates.every((fate) => fate === left)) {
       failuresInRow++;
@@ -67,9 +72,10 @@ export function pumpTo<Name extends string>(
   }
 
   function alone(message: Due, error: unknown): Fate {
-    if (!othersWereSent) return { as: 'again', afterMs: pauseMs(), counted: false };
-    othersWereSent = false;
-    return failed(message, error);
+    const before = suspects.get(message.id) ?? sends;
+    if (suspects.size >= maxSuspects) suspects.clear();
+    suspects.set(message.id, sends);
+    return before < sends ? failed(message, error) : { as: 'again', afterMs: pauseMs(), counted: false };
   }
 
   function failed({ failures }: Due, error: unknown): Fate {

@@ -133,29 +133,27 @@ describe('a relay whose destination is down', () => {
     await running;
   });
 
-  it('parks nothing, also if it is started anew again and again', async () => {
-    let failures = 0;
+  it.each([
+    ['are started anew again and again', false],
+    ['are many, and each of them has sent others before', true],
+  ])('counts no failure of a message, nor do others that %s', async (_, sentBefore) => {
     const fates: Fate[] = [];
-    for (let start = 0; start < 5; start++) {
+    for (let each = 0; each < 5; each++) {
+      const before = sentBefore ? [[due('before')]] : [];
       const { takes, world, sending, stop } = stand(
-        () => [due('1', failures)],
-        async () => [failed],
+        () => before.shift() ?? [due('1')],
+        async ([first]) => [first!.id === 'before' ? sent : failed],
         { maxAttempts: 3 },
       );
       const running = sending.run(stop.signal);
       await world.advance(10_000);
       stop.abort();
       await running;
-      for (const {
-        fates: [fate],
-      } of takes) {
-        if (fate!.as === 'again' && fate!.counted) failures++;
-        fates.push(fate!);
-      }
+      fates.push(...takes.flatMap((take) => take.fates));
     }
-    expect(fates.length).toBeGreaterThan(20);
-    expect(fates.filter(({ as }) => as === 'parked')).toEqual([]);
-    expect(failures).toBe(0);
+    const failures = fates.filter(({ as }) => as !== 'sent');
+    expect(failures.length).toBeGreaterThan(20);
+    expect(failures).toEqual(failures.map(() => ({ as: 'again', afterMs: expect.any(Number), counted: false })));
   });
 
   it('comes back to whole batches by doubling them when it is up', async () => {
@@ -168,6 +166,39 @@ describe('a relay whose destination is down', () => {
     const running = sending.run(stop.signal);
     await world.advance(10_000);
     expect(takes.slice(0, 10).map(({ limit }) => limit)).toEqual([10, 5, 2, 1, 1, 2, 4, 8, 10, 10]);
+    stop.abort();
+    await running;
+  });
+});
+
+describe('messages that fail although the destination is up', () => {
+  it('are counted from their second failure on, when others were sent in between', async () => {
+    const failures = new Map([
+      ['bad', 0],
+      ['worse', 0],
+    ]);
+    const fates = new Map<string, string[]>([
+      ['bad', []],
+      ['worse', []],
+    ]);
+    const order = ['bad', 'good', 'worse', 'good', 'bad', 'bad', 'good', 'worse', 'good', 'bad', 'good', 'bad', 'worse', 'good', 'worse'];
+    const { takes, world, sending, stop } = stand(
+      () => order.slice(takes.length - 1, takes.length).map((id) => due(id, failures.get(id))),
+      async ([first]) => [first!.id === 'good' ? sent : failed],
+      { maxAttempts: 3 },
+    );
+    const running = sending.run(stop.signal);
+    for (let done = 0; done < order.length; ) {
+      await world.advance(1);
+      for (; done < order.length && takes[done]?.fates.length; done++) {
+        const [id, fate] = [order[done]!, takes[done]!.fates[0]!];
+        const counted = fate.as === 'parked' || (fate.as === 'again' && fate.counted);
+        if (counted) failures.set(id, failures.get(id)! + 1);
+        fates.get(id)?.push(`${fate.as}${counted ? ' counted' : ''}`);
+      }
+    }
+    expect(fates.get('bad')).toEqual(['again', 'again counted', 'again', 'again counted', 'parked counted']);
+    expect(fates.get('worse')).toEqual(['again', 'again counted', 'again counted', 'parked counted']);
     stop.abort();
     await running;
   });
