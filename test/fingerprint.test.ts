@@ -20,6 +20,8 @@ describe('the fingerprint of a payload', () => {
   it('stays the same between versions, because stores keep it', () => {
     // SHA-256 of `4:json;13:{"a":1,"b":2};`, as openssl gives it.
     expect(fingerprintOf({ b: 2, a: 1 })).toBe('66ajq6AcO0u2OmCqJ5ruPO');
+    // And of `9:undefined;`.
+    expect(fingerprintOf(undefined)).toBe('FA_opV6bgwfd69U8AEnSHQ');
   });
 
   it('does not depend on the order of members', () => {

@@ -73,6 +73,14 @@ describe('a guarded store', () => {
     expect([world.timers, told]).toEqual([0, ['storeDown']]);
   });
 
+  it('leaves no timer behind a store that hangs after the receiver has stopped', async () => {
+    const { store, world } = stand({ settle: () => new Promise(() => {}) });
+    store.close();
+    void store.settle([{ key: 'a', token: 't', retainMs: 1, as: 'released', counted: true }]);
+    await world.settle();
+    expect(world.timers).toBe(0);
+  });
+
   it('leaves no timer behind a store that throws before it gives a promise', async () => {
     const down = new Error('down');
     const { store, world } = stand({

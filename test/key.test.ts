@@ -52,6 +52,7 @@ describe('header', () => {
   });
 
   it('says which header is missing', () => {
+    expect(() => idOf(header('message-id'), { headers: { undefined: 'a' } })).toThrow(invalidKey('a header "message-id", got none'));
     expect(() => idOf(header('message-id'), { headers: { id: 'a' } })).toThrow(
       invalidKey('Expected the message to have a header "message-id", got none'),
     );
@@ -151,6 +152,7 @@ describe('cloudEvent', () => {
     ['structured without its source', {}, { ...structured, source: undefined }, 'CloudEvent source'],
     ['structured without its id', {}, { ...structured, id: null }, 'CloudEvent id'],
     ['structured without its specversion', {}, { source: '/shop', id: 'e1' }, 'CloudEvent source'],
+    ['structured with a specversion that is no text', {}, { ...structured, specversion: 1 }, 'CloudEvent source'],
     ['none at all', {}, 'text', 'CloudEvent source'],
     ['null', {}, null, 'CloudEvent source'],
     ['a list of events', {}, [structured], 'CloudEvent source'],

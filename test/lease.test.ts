@@ -173,6 +173,18 @@ describe('a claim', () => {
     expect(b.signal.aborted).toBe(false);
   });
 
+  it('that was given back and claimed anew is not lost by the answer for the claim before it', async () => {
+    const answer = latch<readonly Settled[]>();
+    const { world, start } = stand(() => answer.promise);
+    const lease = start('a');
+    await world.advance(10_000);
+    lease.unclaim();
+    lease.claim({ key: 'a', token: 'a new one' }, world.clock.now());
+    answer.open(['fenced']);
+    await world.settle();
+    expect([lease.over, lease.aborted]).toEqual([false, undefined]);
+  });
+
   it('that is lost is not extended any more', async () => {
     const { world, start, calls, behaviour } = stand(async (holds) => holds.map(() => 'fenced'));
     start('a');

@@ -527,5 +527,6 @@ describe('options', () => {
     expect(() => once(undefined as never, () => 1)).toThrow(
       code('invalid-option', 'Expected `options` to be an object, got `undefined` (undefined)'),
     );
+    expect(() => once(null as never, () => 1)).toThrow(code('invalid-option', 'Expected `options` to be an object, got `null` (null)'));
   });
 });

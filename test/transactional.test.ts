@@ -488,6 +488,7 @@ describe('a source that is lost', () => {
     );
     const verdicts = await receiver.process([delivery('a'), delivery('b'), delivery('c')], { lost: gone.signal });
     expect(actions(verdicts)).toEqual(Array(3).fill('retry fenced'));
+    expect(verdicts[0]).toMatchObject({ error: { code: 'claim-lost', message: 'The broker has taken deliveries back' } });
     expect([started, reasons, effects()]).toEqual([['a', 'b'], ['claim-lost'], []]);
     expect(names()).not.toContain('storeDown');
     expect(actions(await receiver.process(['a', 'b', 'c'].map((id) => delivery(id))))).toEqual(Array(3).fill('ack completed'));
