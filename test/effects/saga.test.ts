@@ -475,11 +475,16 @@ describe('parallel steps of a saga', () => {
 
   it('that may have been done keep the others from being undone, until it is known', async () => {
     const { done, now } = effects();
-    const { deliver, finish } = worker((ctx) =>
+    const { deliver, finish, world } = worker((ctx) =>
       ctx.saga('trip', async (saga) => {
         await booking(saga, now)('flight');
+        const hangsUp = async () => {
+          await now('hotel');
+          await new Promise<void>((resolve) => void world.clock.after(1_000, resolve));
+          throw new Error('socket hang up');
+        };
         await Promise.all([
-          saga.step('hotel', () => now('hotel').then(() => Promise.reject(new Error('socket hang up'))), {
+          saga.step('hotel', hangsUp, {
             confirm: () => ({ done: 'found' }),
             undo: (found) => now(`undo ${found} hotel`),
           }),

@@ -890,7 +890,7 @@ describe('code that changes between attempts', () => {
 
   it('may ask for the time no more', async () => {
     const { deliver } = worker(async (ctx) => {
-      if (ctx.attempt > 1) return 'done';
+      if (ctx.attempt > 1) return ctx.step('new', () => 'done');
       await ctx.now();
       throw new Error('try again');
     });
