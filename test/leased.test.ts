@@ -127,10 +127,12 @@ describe("with onStoreDown: 'run', while the store is down", () => {
     return made;
   };
 
-  it('what completes is told as any other', async () => {
-    const { receiver, told } = down(() => {});
+  it('what completes is told as any other, and is the first attempt for all that anybody knows', async () => {
+    const attempts: number[] = [];
+    const { receiver, told } = down((_, { attempt }) => void attempts.push(attempt));
     expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack completed']);
     expect(told.find(([name]) => name === 'completed')?.[1]).toMatchObject({ attempt: 1, durationMs: 0 });
+    expect(attempts).toEqual([1]);
   });
 
   it('a handler that fails is tried again', async () => {

@@ -69,6 +69,23 @@ describe('the transactional way', () => {
     const { receiver } = stand(charge, { store: { unit: store.unit } }, { world, store });
     expect(actions(await receiver.process([delivery('a', { redelivered: true })]))).toEqual(['ack completed']);
     expect(effects()).toEqual(['a']);
+    expect(await receiver.stop()).toEqual({ abandoned: 0 });
+  });
+
+  it('gives back what is behind a failure, although nothing of its group is left to be run, in a store with a unit for each partition', async () => {
+    const { store, world } = transactional(charge);
+    const handled: string[] = [];
+    const { receiver } = stand(
+      ({ id }) => {
+        handled.push(id);
+        throw new Error('no');
+      },
+      { store: { unit: store.unit, perPartition: true }, groupSize: 1 },
+      { world, store },
+    );
+    const both = ['a', 'b'].map((id) => delivery(id, { orderingKey: 'k' }));
+    expect(actions(await receiver.process(both, { partition: 'p' }))).toEqual(['retry failed', 'retry order']);
+    expect(handled).toEqual(['a']);
   });
 
   it('refuses every call from inside a handler, which would wait for its transaction, however many may run at once', async () => {
