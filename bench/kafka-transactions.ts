@@ -8,8 +8,7 @@ import { type KafkaTx, kafkaTransactions } from 'idempotent-receiver/kafka-trans
 import { type Kafka, Partitioners } from 'kafkajs';
 import { entryWords, idIndex } from '../adapters/stores/kafka-transactions/ids.ts';
 import { encodeRecord } from '../adapters/stores/kafka-transactions/record.ts';
-import { service, stopAll } from '../test/support/services/index.ts';
-import { type Bench, type Contender, sideBySide } from './bench.ts';
+import { type Aim, type CaseResult, type Contender, sideBySide } from './bench.ts';
 
 const createPartitioner = Partitioners.DefaultPartitioner;
 const partitions = 3;
@@ -78,7 +77,7 @@ async function byHand(kafka: Kafka, name: string, size: number): Promise<Contend
   };
 }
 
-async function transactions(kafka: Kafka, name: string, size: number): Promise<Contender> {
+async function withIds(kafka: Kafka, name: string, size: number): Promise<Contender> {
   const [input, output] = [await topic(kafka, `input-${size}`, 1), await topic(kafka, `output-${size}`)];
   const store = kafkaTransactions({ kafka, groupId: input, dedupLog: `${input}-ids`, createPartitioner });
   await store.assign({ topic: input, partition: 0 });
@@ -147,22 +146,19 @@ function bytesPerId(ids: number): number {
   return Number((index.bytes / index.size).toFixed(1));
 }
 
-export const bench: Bench = async ({ seconds }) => {
-  const { Kafka, logLevel } = await import('kafkajs');
-  const kafka = new Kafka({ brokers: [...(await service('kafka')).brokers], logLevel: logLevel.NOTHING });
+export async function transactions(kafka: Kafka, seconds: number): Promise<{ cases: readonly CaseResult[]; aims: readonly Aim[] }> {
   const plain = (size: number) => `plain send, ${size} at once`;
   const hand = (size: number) => `transaction by hand, no ids, ${size} in each`;
   const ours = (size: number) => `kafkaTransactions, ${size} in each`;
   const contenders: Contender[] = [];
   for (const size of [500, 2_000]) {
     contenders.push(await plainSend(kafka, plain(size), size), await byHand(kafka, hand(size), size));
-    contenders.push(await transactions(kafka, ours(size), size));
+    contenders.push(await withIds(kafka, ours(size), size));
   }
   const cases = await sideBySide(contenders, { seconds });
   const perSecond = (name: string) => cases.find((each) => each.name === name)!.perSecond;
   const ratio = (size: number) => Number((perSecond(ours(size)) / perSecond(plain(size))).toFixed(3));
   const rebuilt = await rebuild(kafka, 4_000_000);
-  await stopAll();
   return {
     cases,
     aims: [
@@ -172,4 +168,4 @@ export const bench: Bench = async ({ seconds }) => {
       { name: 'bytes for an id among ten million', measured: bytesPerId(10_000_000), atMost: 32 },
     ],
   };
-};
+}

@@ -38,7 +38,7 @@ export interface PartitionSettings {
   readonly suspectsBelow: number;
   readonly report: Report;
   putAside(delivery: KafkaDelivery, verdict: Extract<Verdict, { action: 'dead-letter' }>, over: AbortSignal): Promise<boolean>;
-  /** Something has been finished. */
+  /** Something may have been finished. */
   advanced(): void;
   /** A commit was refused because somebody else has the partition. */
   lost(): void;
@@ -164,33 +164,29 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
       queue.giveBack({ ...delivery, redelivered: true }, verdict.reason === 'order' ? 0 : Math.max(minRetryMs, verdict.afterMs));
     } else {
       queue.done(delivery);
-      if (verdict.action === 'ack') finish(delivery);
+      if (verdict.action === 'ack') tracker.finish(delivery.offset);
       else void putAside(delivery, verdict);
     }
     soon();
   }
 
   let scheduled = false;
-  /** Verdicts come in bunches. */
+  /** Verdicts come in bunches, and what follows from them costs more than they do. */
   function soon(): void {
     if (scheduled) return;
     scheduled = true;
     queueMicrotask(() => {
       scheduled = false;
+      commits?.advanced();
+      settings.advanced();
       feed();
     });
   }
 
   async function putAside(delivery: KafkaDelivery, verdict: Extract<Verdict, { action: 'dead-letter' }>): Promise<void> {
     if (!(await settings.putAside(delivery, verdict, over.signal))) return;
-    finish(delivery);
+    tracker.finish(delivery.offset);
     soon();
-  }
-
-  function finish({ offset }: KafkaDelivery): void {
-    tracker.finish(offset);
-    commits?.advanced();
-    settings.advanced();
   }
 
   function halt(): void {

@@ -92,7 +92,8 @@ export function watermarkOnly<Store extends TransactionalStore<any>>(options: Wa
       return store.unit(async (unit) => {
         const state = { recorded: 0, advanced: false };
         const result = await work({
-          savepoint: (run, cause) => unit.savepoint((tx) => within(tx, state, run), cause),
+          // The row is written by the source, which nothing has caused.
+          savepoint: (run, cause) => (cause ? unit.savepoint(run, cause) : unit.savepoint((tx) => within(tx, state, run))),
           async record(asks) {
             state.recorded += asks.length;
             return asks.map(

@@ -42,6 +42,9 @@ interface Own {
   parked: Note['parked'];
 }
 
+/** Handlers that wait for nothing would keep the process from hearing what the broker answers to the commit of the unit before: not for more than so many. */
+const atATime = 50;
+
 /** Gathers what a unit is to commit. Nothing is sent while handlers run. */
 export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): Changes } {
   const { limit, fence, limits, retentionMs } = options;
@@ -51,6 +54,7 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
   let taken = 0;
   let ended = false;
   let running = false;
+  let savepoints = 0;
 
   function check(): void {
     if (ended)
@@ -116,6 +120,7 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
       check();
       if (running) throw new ReceiverError('store', 'Expected one savepoint after another, got two at once');
       running = true;
+      if (++savepoints % atATime === 0) await new Promise((resolve) => setImmediate(resolve));
       const written = new Savepoint(limits, cause);
       try {
         const result = await run(written);

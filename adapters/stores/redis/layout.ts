@@ -34,7 +34,7 @@ export interface CompactLayout {
 }
 
 /** About, if as many ids are remembered as expected. Few enough to be scanned quickly, and to stay a list; enough to share the price of a key. */
-const entriesPerBucket = 64;
+const entriesPerBucket = 32;
 
 const day = 86_400_000;
 
