@@ -2,6 +2,7 @@
  * A worker for one delivery of one message, in a process of its own, that dies at the n-th place where it waits for something, or is stopped
  * there until it is told to go on. Its argument is a `Task`, as JSON. Prints "here <place>" when it is stopped, and in the end its verdict.
  */
+import '../support/ends-with-parent.ts';
 import { DatabaseSync } from 'node:sqlite';
 import { postgresStore } from '../../adapters/stores/postgres/index.ts';
 import { redisStore } from '../../adapters/stores/redis/index.ts';

@@ -3,6 +3,7 @@
  *
  * argv: JSON of `ChainTask`. Prints a line whenever it has done something.
  */
+import '../support/ends-with-parent.ts';
 import { SQS } from '@aws-sdk/client-sqs';
 import { Kafka, logLevel } from 'kafkajs';
 import pg from 'pg';

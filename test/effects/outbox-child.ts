@@ -3,6 +3,7 @@
  *
  * argv: JSON of `ChildOptions`. A relay writes a line `orderingKey id body` for each message into a file, which stands for the broker.
  */
+import '../support/ends-with-parent.ts';
 import { DatabaseSync } from 'node:sqlite';
 import pg from 'pg';
 import { type PgPool, postgresOutbox } from '../../adapters/stores/postgres/index.ts';

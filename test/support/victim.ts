@@ -3,6 +3,7 @@
  *
  * argv: file, guarantee, border, message id. Prints a line when it gets there, and its verdict, as JSON.
  */
+import './ends-with-parent.ts';
 import { DatabaseSync } from 'node:sqlite';
 import { sqliteStore } from '../../adapters/stores/sqlite/index.ts';
 import { attribute, createReceiver } from '../../src/index.ts';

@@ -1,4 +1,5 @@
 /* A process of its own that works on a Postgres store, started by postgres-processes.test.ts. */
+import '../../support/ends-with-parent.ts';
 import pg from 'pg';
 import { type PgPool, postgresStore } from '../../../adapters/stores/postgres/index.ts';
 import { attribute, createReceiver } from '../../../src/index.ts';

@@ -1,4 +1,5 @@
 /* A process of its own that claims keys in Redis, started by redis-processes.test.ts. */
+import '../../support/ends-with-parent.ts';
 import { Cluster, Redis } from 'ioredis';
 import { redisStore } from '../../../adapters/stores/redis/index.ts';
 import { beChild, claimAll } from './processes.ts';

@@ -2,6 +2,7 @@
  * A process of its own on a SQLite file, started by sqlite-processes.test.ts: `claim` claims keys in batches, `unit` runs units that
  * write an effect for each key.
  */
+import '../../support/ends-with-parent.ts';
 import { DatabaseSync } from 'node:sqlite';
 import { sqliteStore } from '../../../adapters/stores/sqlite/index.ts';
 import { ask } from '../../../src/testing/clauses/kit.ts';

@@ -2,6 +2,7 @@
  * A consumer in a process of its own, which dies or stops where it is told to. Its argument is a `ChildTask` as JSON; it prints `joined` when it has
  * partitions, `here` when it has got to its border, and lines of its own handler.
  */
+import '../../../support/ends-with-parent.ts';
 import { existsSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as pause } from 'node:timers/promises';

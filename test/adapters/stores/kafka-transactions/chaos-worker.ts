@@ -4,6 +4,7 @@
  *
  * argv: JSON of ChaosTask.
  */
+import '../../../support/ends-with-parent.ts';
 import { kafka as adapterOf } from '../../../../adapters/brokers/kafka/index.ts';
 import { kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
 import { attribute, createReceiver } from '../../../../src/index.ts';

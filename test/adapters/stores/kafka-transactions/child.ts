@@ -4,6 +4,7 @@
  *
  * argv: JSON of Task.
  */
+import '../../../support/ends-with-parent.ts';
 import { kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
 import { attribute, createReceiver, type Delivery } from '../../../../src/index.ts';
 import { clientOf, createPartitioner, deliveries, processAll } from './rig-base.ts';
