@@ -12,9 +12,11 @@ import { checkPart } from '../key.ts';
  *     it has settled, nobody else is given a message with one of their ordering keys, nor one that was published before them with one.
  * 42. What `send` answers is written before `take` resolves: `sent` messages are gone; `again` ones, and all behind them with the same ordering
  *     key, are not due before `afterMs` has passed; `parked` ones are put aside with their reason and block nobody; `left` ones are as they were.
- * 43. If `send` rejects, or the process dies, all of them are as they were. A message is never lost; it may be sent again.
+ * 43. If `send` rejects, or the process dies, all of them are as they were, but for 46. A message is never lost; it may be sent again.
  * 44. `take` answers how many messages it has handed over; 0 if none was due that nobody else holds.
  * 45. Parked messages stay until people replay them, which puts them behind all others as if they had just been published, or discard them.
+ * 46. What kills its process can be told by its failures: messages that have failures, and those that a process takes first, have one more until
+ *     `send` has answered. One that has failures comes alone, and no other such one at the same time in this process: the innocent are not counted twice.
  *
  * Order: that of the calls of `publish`, for one destination and one ordering key. Two transactions that are open at the same time have no
  * order of their own, unless one waits for the other, say for the row that both change.
@@ -51,15 +53,18 @@ export interface OutboxQueue<Name extends string = string> {
   readonly destinations: readonly Name[];
   /** How many takes of one destination make sense at the same time. */
   readonly takesAtOnce: number;
-  /** See 41-44. */
-  take(destination: Name, limit: number, send: (messages: readonly Due[]) => Promise<readonly Fate[]>): Promise<number>;
+  /** See 41-44, 46. */
+  take(destination: Name, limit: number, send: Send): Promise<number>;
   /** Calls `wake` whenever something was published, until `signal` is aborted. Rejects when it can't any more. */
   listen?(wake: (destination: string) => void, signal: AbortSignal): Promise<void>;
 }
 
+/** Sends what was taken, and says what is to become of it. */
+export type Send = (messages: readonly Due[]) => Promise<readonly Fate[]>;
+
 /** A message that is to be sent now. */
 export interface Due extends Outgoing {
-  /** How often it has failed for reasons of its own. */
+  /** How often it has failed for reasons of its own, or may have, before. */
   readonly failures: number;
 }
 

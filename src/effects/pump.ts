@@ -46,6 +46,9 @@ export function pumpTo<Name extends string>(
   const suspects = new Map<string, number>();
 
   async function send(messages: readonly Due[]): Promise<Fate[]> {
+    const { failures } = messages[0]!;
+    // Failures that were seen would have parked it: see 46.
+    if (failures >= maxAttempts) return [{ as: 'parked', reason: `Tried ${failures} times; who tried it died, or lost the database` }];
     let results: readonly Delivered[];
     try {
       results = await destination.send(messages, over);

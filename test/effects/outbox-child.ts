@@ -25,10 +25,13 @@ export interface ChildOptions {
   readonly batchSize?: number;
   /** A send takes so long. */
   readonly sendMs?: number;
+  /** The body of a message that kills whoever sends it. */
+  readonly poison?: string;
+  readonly maxAttempts?: number;
 }
 
 const options = JSON.parse(process.argv[2]!) as ChildOptions;
-const { database, ledger, dies, leaseMs = 2_000, batchSize = 7, sendMs = 0 } = options;
+const { database, ledger, dies, leaseMs = 2_000, batchSize = 7, sendMs = 0, poison, maxAttempts = 10 } = options;
 const visits = new Map<string, number>();
 
 /** Where this process is. */
@@ -44,6 +47,7 @@ function placeOf(sql: string): string | undefined {
   if (/^begin/.test(sql)) return 'begin';
   if (/^delete from/.test(sql)) return 'delete';
   if (/^insert into \S*outbox \(/.test(sql)) return 'insert';
+  if (/^update \S*outbox set failures = failures/.test(sql)) return 'count';
   return undefined;
 }
 
@@ -54,14 +58,14 @@ function around<T>(place: string | undefined, run: () => T): T {
   return result instanceof Promise ? (result.then((value) => (place && at(`after ${place}`), value)) as T) : result;
 }
 
-const destination = fileDestination(ledger, { at, sendMs });
+const destination = fileDestination(ledger, { at, sendMs, ...(poison && { poison }) });
 
 async function run(outbox: any, publishAll: (first: number, keys: number, to: number) => Promise<void>): Promise<void> {
   if (options.does === 'publish') {
     const { from, to, keys } = options.messages!;
     return publishAll(from, keys, to);
   }
-  const sending = relay({ outbox, to: { orders: destination }, batchSize, pollMs: 20, onError: () => {} });
+  const sending = relay({ outbox, to: { orders: destination }, batchSize, maxAttempts, pollMs: 20, onError: () => {} });
   await (options.forEver ? sending.run(new AbortController().signal) : sending.drain());
 }
 
@@ -98,7 +102,13 @@ if ('file' in database) {
   pool.on('error', () => {});
   pool.on('connect', (client) => {
     const query = client.query.bind(client) as (...args: unknown[]) => unknown;
-    client.query = ((...args: unknown[]) => around(placeOf(String(args[0])), () => query(...args))) as typeof client.query;
+    let counting = false;
+    client.query = ((...args: unknown[]) => {
+      let place = placeOf(String(args[0]));
+      if (place === 'commit' && counting) place = 'commit of the count';
+      counting = place === 'count' && (args[1] as unknown[]).at(-1) === 1;
+      return around(place, () => query(...args));
+    }) as typeof client.query;
   });
   const outbox = postgresOutbox(pool as unknown as PgPool<pg.PoolClient>, { destinations: ['orders'], schema, leaseMs });
   await run(outbox, async (from, keys, to) => {

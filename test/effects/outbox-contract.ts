@@ -240,6 +240,63 @@ export function outboxContract(title: string, open: () => Promise<Box>): void {
       expect(await box.outbox.listParked({ limit: 10 })).toEqual([]);
     });
 
+    /** The next messages, each with its failures. `dies`: as a process does that is sending them. */
+    async function failuresOf(outbox: OutboxQueue<Name>, then: Fate | 'dies' = { as: 'left' }, name: Name = 'orders'): Promise<string[]> {
+      let found: string[] = [];
+      const taking = outbox.take(name, 100, async (due) => {
+        found = due.map((each) => `${textOf(each)}: ${each.failures}`);
+        if (then === 'dies') throw new Error('dies');
+        return due.map(() => then);
+      });
+      await (then === 'dies' ? expect(taking).rejects.toThrow('dies') : taking);
+      return found;
+    }
+
+    it('46: what a process takes first, and what has failures, has one more if the process dies of it; and one that has failures comes alone', async () => {
+      const box = await open();
+      await publish(box, message('1', 'k'), message('2', 'k'), message('3', 'k'));
+      expect(await failuresOf(box.outbox, 'dies')).toEqual(['1: 0', '2: 0', '3: 0']);
+      await publish(box, message('4', 'k'));
+      await box.advance(120_000);
+      const second = box.another();
+      expect(await failuresOf(second, sent)).toEqual(['1: 1']);
+      expect(await failuresOf(second, 'dies')).toEqual(['2: 1']);
+      await box.advance(120_000);
+      expect(await failuresOf(second, sent)).toEqual(['2: 2']);
+      expect(await failuresOf(second, sent)).toEqual(['3: 1']);
+      expect(await failuresOf(second, sent)).toEqual(['4: 0']);
+    });
+
+    it('46: nothing more than before if `send` answers', async () => {
+      const box = await open();
+      await publish(box, message('1', 'k'), message('2', 'k'));
+      const again: Fate = { as: 'again', afterMs: 0, counted: true };
+      expect(await failuresOf(box.outbox, { as: 'left' })).toEqual(['1: 0', '2: 0']);
+      expect(await failuresOf(box.another(), again)).toEqual(['1: 0', '2: 0']);
+      for (const fate of [{ as: 'left' }, { ...again, counted: false }, again] as const)
+        expect(await failuresOf(box.another(), fate)).toEqual(['1: 1']);
+      expect(await failuresOf(box.outbox)).toEqual(['1: 2']);
+    });
+
+    it('46: while a message that has failures is being sent, this process sends no other one that has', async () => {
+      const box = await open();
+      await box.publishing(async (write) => {
+        await write('orders', message('1'));
+        await write('mails', message('mail'));
+      });
+      await failuresOf(box.outbox, 'dies');
+      await failuresOf(box.outbox, 'dies', 'mails');
+      await box.advance(120_000);
+      const own = box.another();
+      let meanwhile: string[] = ['?'];
+      await own.take('orders', 1, async () => {
+        meanwhile = await failuresOf(own, sent, 'mails');
+        return [sent];
+      });
+      expect(meanwhile).toEqual([]);
+      expect(await failuresOf(own, sent, 'mails')).toEqual(['mail: 1']);
+    });
+
     it('does not bring more into memory than a few megabytes, but always one message', async () => {
       const box = await open();
       const big = 'x'.repeat(3_000_000);

@@ -1,10 +1,11 @@
 import type pg from 'pg';
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { migrate, type PgPool, postgresOutbox } from '../../adapters/stores/postgres/index.ts';
+import type { Due } from '../../src/index.ts';
 import { poolOf } from '../adapters/stores/postgres-harness.ts';
 import { service } from '../support/services/index.ts';
 import { unique } from '../support/unique.ts';
-import { type Box, message, outboxContract } from './outbox-contract.ts';
+import { type Box, message, outboxContract, textOf } from './outbox-contract.ts';
 
 let db: pg.Pool;
 const schemas: string[] = [];
@@ -55,3 +56,38 @@ async function openBox(more: { notify?: boolean } = {}): Promise<Box & { schema:
 
 outboxContract('PostgreSQL', () => openBox());
 outboxContract('PostgreSQL with NOTIFY', () => openBox({ notify: true }));
+
+describe('a relay that takes messages of which another has just counted that it will send them (PostgreSQL)', () => {
+  it.each([
+    ['sent', [], '2: 0'],
+    ['left', ['1', '2'], undefined],
+  ] as const)('and answers `%s`: nothing is sent behind its back, and nobody has one failure more', async (as, expected, left) => {
+    const box = await openBox();
+    await box.publishing((write) => write('orders', [message('1', 'k'), message('2', 'k')]));
+    let others = 1;
+    const watched: PgPool = {
+      query: (text, values) => pool().query(text, values),
+      async connect() {
+        const client = await pool().connect();
+        return {
+          async query(text, values) {
+            const answer = await client.query(text, values as unknown[]);
+            if (text === 'commit' && others-- > 0) await box.outbox.take('orders', 10, async (due) => due.map(() => ({ as })));
+            return answer;
+          },
+          release: (error) => client.release(error),
+        };
+      },
+    };
+    const got: string[] = [];
+    const outbox = postgresOutbox(watched, { destinations: ['orders', 'mails'], schema: box.schema });
+    await outbox.take('orders', 10, async (due) => (got.push(...due.map(textOf)), due.map(() => ({ as: 'sent' }))));
+    expect(got).toEqual(expected);
+    const rest: string[] = [];
+    const look = async (due: readonly Due[]) => (
+      rest.push(...due.map((each) => `${textOf(each)}: ${each.failures}`)), due.map(() => ({ as: 'sent' }) as const)
+    );
+    await box.another().take('orders', 10, look);
+    expect(rest[0]).toBe(left);
+  });
+});

@@ -9,6 +9,7 @@ import {
   type OutboxMessage,
   type OutboxQueue,
   outgoingOf,
+  type Send,
 } from '../../../src/effects/outbox.ts';
 import type { SqlTx } from '../../../src/effects/sql.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
@@ -68,6 +69,10 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   const ready = checker(pool, names, { allowDataLoss });
   const known = new Map<Name, Promise<unknown>>();
   const sql = sqlOf(names, leaseMs, notify);
+  /** Shards from which this process has sent, and has lived. */
+  const proven = new Set<string>();
+  /** A message that has failures is being sent. */
+  let suspect = false;
   /** Where the next take begins to look, so that all shards have their turn. */
   let turn = Math.floor(world.random.number() * shards);
 
@@ -88,6 +93,19 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
     return results.at(-1)!.rows[0]?.shard;
   }
 
+  /**
+   * Counts messages as failed in a transaction of its own, and takes that back in the next one, which is still open when they are sent. False if
+   * another relay came in between, and not all of them are due any more.
+   */
+  async function countFailed(client: Client, destination: Name, shard: number, rows: readonly Row[]): Promise<boolean> {
+    const positions = rows.map(({ position }) => position);
+    await client.query(sql.countFailed, [destination, shard, positions, 1]);
+    await client.query('commit');
+    await client.query(sql.beginOn(destination, shard));
+    const { rows: found } = await client.query(sql.countFailed, [destination, shard, positions, -1]);
+    return found.length === rows.length && found.every(({ due }) => due);
+  }
+
   async function finish(client: Client, destination: Name, shard: number, rows: readonly Row[], fates: readonly Fate[]): Promise<void> {
     const sent: string[] = [];
     for (const [i, { position }] of rows.entries()) {
@@ -103,23 +121,28 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
       throw new ReceiverError('store', `Expected the relay's transaction to commit, got ${command}`);
   }
 
-  async function takeOn(
-    client: Client,
-    destination: Name,
-    limit: number,
-    send: (messages: readonly Due[]) => Promise<readonly Fate[]>,
-  ): Promise<number> {
+  async function takeOn(client: Client, destination: Name, limit: number, send: Send): Promise<number> {
     const tried: number[] = [];
     for (let shard = await begin(client, destination, tried); shard !== undefined; shard = await begin(client, destination, tried)) {
       // After the lock, so that what its last owner has deleted is not seen any more.
       const rows = (await client.query(sql.select, [destination, shard, limit, maxTakeBytes])).rows as Row[];
-      if (rows.length > 0) {
-        await finish(client, destination, shard, rows, await send(rows.map(dueOf)));
-        return rows.length;
+      const place = `${destination} ${shard}`;
+      const alone = rows.length > 0 && rows[0]!.failures > 0;
+      // None: all of them are set aside.
+      if (rows.length > 0 && !(alone && suspect)) {
+        suspect ||= alone;
+        try {
+          if ((!alone && proven.has(place)) || (await countFailed(client, destination, shard, rows))) {
+            await finish(client, destination, shard, rows, await send(rows.map(dueOf)));
+            proven.add(place);
+            return rows.length;
+          }
+        } finally {
+          if (alone) suspect = false;
+        }
       }
-      // All of them are set aside.
       tried.push(shard);
-      await client.query('rollback');
+      await client.query('commit');
     }
     await client.query('rollback');
     return 0;
@@ -188,6 +211,8 @@ function sqlOf(names: Names, leaseMs: number, notify: boolean) {
     return notify ? `with written as (${text}) select pg_notify(${outboxChannel}, $1)::text` : text;
   }
 
+  const begin = `begin isolation level read committed;
+set local synchronous_commit = off; set local idle_in_transaction_session_timeout = ${leaseMs}`;
   // The parameters of a single row have the types of their columns by themselves.
   const insertOne = insert(
     1,
@@ -197,22 +222,28 @@ function sqlOf(names: Names, leaseMs: number, notify: boolean) {
     makeShards: `insert into ${outboxShards} (destination, shard) select $1::text, generate_series(0, ${shards - 1}) on conflict do nothing`,
 
     /** Names of destinations have no quotes in them. The commit need not be durable: what it forgets is sent again. */
-    begin: (destination: string, turn: number, tried: readonly number[]) => `begin isolation level read committed;
-set local synchronous_commit = off; set local idle_in_transaction_session_timeout = ${leaseMs};
+    begin: (destination: string, turn: number, tried: readonly number[]) => `${begin};
 select shard from ${outboxShards} s where destination = '${destination}' and shard <> all ('{${tried.join()}}')
   and exists (select from ${outbox} o where o.destination = s.destination and o.shard = s.shard)
 order by (shard + ${shards - turn}) % ${shards} limit 1 for update skip locked`,
+    beginOn: (destination: string, shard: number) => `${begin};
+select from ${outboxShards} where destination = '${destination}' and shard = ${shard} for update`,
 
-    // As many as fit, and one that does not.
+    // As many as fit, and one that does not; one with failures alone.
     select: `select position, ordering_key, id, body, headers, failures from (
-  select *, sum(coalesce(octet_length(body), 0)) over (order by position) - coalesce(octet_length(body), 0) as before from (
+  select *, row_number() over up_to as place, max(failures) over up_to as worst,
+    sum(coalesce(octet_length(body), 0)) over up_to - coalesce(octet_length(body), 0) as before
+  from (
     select * from ${outbox} o
     where destination = $1 and shard = $2 and (retry_at is null or retry_at <= statement_timestamp()) and not exists (
       select from ${outbox} w where w.destination = o.destination and w.shard = o.shard and w.ordering_key = o.ordering_key
         and w.retry_at > statement_timestamp() and w.position < o.position)
     order by position limit $3
-  ) due
-) counted where before < $4 order by position`,
+  ) due window up_to as (order by position)
+) counted where place = 1 or (before < $4 and worst = 0) order by position`,
+
+    countFailed: `update ${outbox} set failures = failures + $4 where destination = $1 and shard = $2 and position = any ($3::bigint[])
+returning (retry_at is null or retry_at <= statement_timestamp()) as due`,
 
     remove: `delete from ${outbox} where destination = $1 and shard = $2 and position = any ($3::bigint[])`,
     setAside: `update ${outbox} set retry_at = statement_timestamp() + $4 * interval '1 ms', failures = failures + $5 where ${row}`,

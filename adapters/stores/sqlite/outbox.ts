@@ -10,6 +10,7 @@ import {
   type OutboxQueue,
   outgoingOf,
   type ParkedMessage,
+  type Send,
 } from '../../../src/effects/outbox.ts';
 import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import { connection } from './connection.ts';
@@ -63,20 +64,35 @@ export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, opti
   const sql = statements('the outbox was opened', () => prepareAll(db, texts));
   const inserts = new WeakMap<SqliteDatabase, SqliteStatement>();
   const underWay = new Set<Name>();
+  /** Destinations that this process has sent to, and has lived. */
+  const proven = new Set<Name>();
+  /** To where a message that has failures is being sent. */
+  let suspect: Name | undefined;
   const time = () => Math.floor(now());
 
   const change = <R>(doing: string, work: () => R): Promise<R> => write(() => ({ result: statements(doing, work) }));
+
+  /** Whether these are counted as failed while they are being sent. */
+  const counted = (destination: Name, rows: readonly Row[]): boolean => !proven.has(destination) || rows[0]!.failures > 0;
 
   /** The messages that are due, if nobody else is sending to the destination. */
   function begin(destination: Name, limit: number, token: string): Row[] {
     const at = time();
     if (Number(sql.lease.run(destination, token, at + leaseMs, at).changes) === 0) return [];
-    return sql.select.all(destination, at, at, limit, maxTakeBytes) as Row[];
+    const rows = sql.select.all(destination, at, at, limit, maxTakeBytes) as Row[];
+    if (rows[0]?.failures) {
+      suspect ??= destination;
+      if (suspect !== destination) rows.length = 0;
+    }
+    if (rows.length === 0) sql.unlease.run(destination, token);
+    else if (counted(destination, rows)) for (const { position } of rows) sql.countFailed.run(1, position);
+    return rows;
   }
 
   function finish(destination: Name, token: string, rows: readonly Row[], fates: readonly Fate[]): void {
     if (Number(sql.unlease.run(destination, token).changes) === 0)
       throw new ReceiverError('claim-lost', `Expected to send to ${destination} within ${leaseMs} ms, but another relay has taken over`);
+    if (counted(destination, rows)) for (const { position } of rows) sql.countFailed.run(-1, position);
     for (const [i, { position }] of rows.entries()) {
       const fate = fates[i]!;
       if (fate.as === 'parked') sql.park.run(time(), fate.reason, position);
@@ -85,11 +101,7 @@ export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, opti
     }
   }
 
-  async function takeAlone(
-    destination: Name,
-    limit: number,
-    send: (messages: readonly Due[]) => Promise<readonly Fate[]>,
-  ): Promise<number> {
+  async function takeAlone(destination: Name, limit: number, send: Send): Promise<number> {
     const anything = await read(() => statements('the outbox was read', () => sql.anyDue.get(destination, time(), time())));
     if (!anything) return 0;
     const token = world.random.token();
@@ -97,6 +109,7 @@ export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, opti
     if (rows.length === 0) return 0;
     const fates = await send(rows.map(dueOf));
     await change('messages were removed', () => finish(destination, token, rows, fates));
+    proven.add(destination);
     return rows.length;
   }
 
@@ -120,6 +133,7 @@ export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, opti
         return await takeAlone(destination, limit, send);
       } finally {
         underWay.delete(destination);
+        if (suspect === destination) suspect = undefined;
       }
     },
 
@@ -162,12 +176,13 @@ function sqlOf(t: ReturnType<typeof tableNames>) {
   return {
     insert: `insert into ${t.outbox} (${what}, published_at) values (?, ?, ?, ?, ?, ?)`,
     anyDue: `select 1 ${due} limit 1`,
-    // As many as fit, and one that does not.
+    // As many as fit, and one that does not; one with failures alone.
     select: `select position, ${shown} from (
-      select *, sum(coalesce(length(body), 0)) over (order by position) - coalesce(length(body), 0) as before from (
-        select o.* ${due} order by position limit ?
-      )
-    ) where before < ? order by position`,
+      select *, row_number() over up_to as place, max(failures) over up_to as worst,
+        sum(coalesce(length(body), 0)) over up_to - coalesce(length(body), 0) as before
+      from (select o.* ${due} order by position limit ?) window up_to as (order by position)
+    ) where place = 1 or (before < ? and worst = 0) order by position`,
+    countFailed: `update ${t.outbox} set failures = failures + ? where position = ?`,
     setAside: `update ${t.outbox} set retry_at = ?, failures = failures + ? where position = ?`,
     park: `insert into ${t.outboxParked} (${what}, published_at, failures, parked_at, reason)
       select ${what}, published_at, failures + 1, ?, ? from ${t.outbox} where position = ?`,
