@@ -16,9 +16,9 @@ const gateway = {
 };
 let busy = 1;
 const mailer = {
-  async send(to: string, text: string) {
-    if (busy-- > 0) throw new RetryAfter(1_000, 'The mail server is busy');
-    return `${to}: ${text}`;
+  async send(to: string, text: string, messageId: string) {
+    if (busy-- > 0) throw new RetryAfter(1_000, `The mail server is busy, and refuses ${messageId}`);
+    return `${to}: ${text} (${messageId})`;
   },
 };
 
@@ -33,7 +33,8 @@ async function fulfil(order: { readonly id: string; readonly cents: number; read
         return found ? { done: found } : 'absent';
       },
     });
-    return run.step('mail', () => mailer.send(order.email, receipt));
+    // The same on each attempt, as are `run.random(name)` and `await run.now()`.
+    return run.step('mail', () => mailer.send(order.email, receipt, run.uuid('mail')));
   });
 }
 
