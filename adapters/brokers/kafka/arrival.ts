@@ -40,6 +40,6 @@ export function messageArrival({ topic, partition, message, heartbeat, pause }: 
 }
 
 /** Where the fetch began: before the first message there may be records that are not shown. kafkajs has it, and its types don't. */
-export function fetchedOffset(batch: KafkaBatchPayload['batch']): string {
+function fetchedOffset(batch: KafkaBatchPayload['batch']): string {
   return (batch as { fetchedOffset?: string }).fetchedOffset ?? batch.messages[0]!.offset;
 }

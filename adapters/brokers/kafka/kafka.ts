@@ -18,8 +18,7 @@ export interface KafkaAdapter {
   /** For a `consumer.run` of your own, with `autoCommit: false` and `eachBatchAutoResolve: false`. Other settings are refused at the first batch. */
   readonly eachBatch: (payload: KafkaBatchPayload) => Promise<void>;
   /**
-   * For a `consumer.run` of your own, with `autoCommit: false`. One message at a time is claimed, so it is slower than `eachBatch`; that kafkajs commits by
-   * itself is noticed after it has done so once.
+   * For a `consumer.run` of your own, with `autoCommit: false`, which is looked at too. One message at a time is claimed, so it is slower than `eachBatch`.
    */
   readonly eachMessage: (payload: KafkaMessagePayload) => Promise<void>;
   /**
@@ -172,6 +171,8 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     }
   }
 
+  const isProbe: typeof settings.probes = (arrival, batch) => !refusal && !stopping && member.isStable && settings.probes(arrival, batch);
+
   async function eachBatch(payload: KafkaBatchPayload): Promise<void> {
     if ((await guarded(batchArrival(payload))) !== 'taken') return;
     try {
@@ -183,7 +184,9 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
 
   async function eachMessage(payload: KafkaMessagePayload): Promise<void> {
     const { topic, partition, message } = payload;
-    const outcome = await guarded(messageArrival(payload, consumer));
+    const arrival = messageArrival(payload, consumer);
+    if (isProbe(arrival)) return;
+    const outcome = await guarded(arrival);
     // kafkajs goes on behind the message when this returns, unless it is told where to go.
     if (outcome === 'again' && !stopping) consumer.seek({ topic, partition, offset: message.offset });
   }
@@ -212,8 +215,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
       return { autoCommit: false, eachBatchAutoResolve: false, partitionsConsumedConcurrently, eachBatch };
     },
     async eachBatch(payload) {
-      const isProbe = !refusal && !stopping && member.isStable && settings.probes(payload);
-      if (!isProbe) await eachBatch(payload);
+      if (!isProbe(batchArrival(payload), payload)) await eachBatch(payload);
     },
     eachMessage,
     async stop({ graceMs = 10_000 } = {}) {

@@ -1,20 +1,20 @@
 import { ReceiverError } from '../../../src/errors.ts';
-import { fetchedOffset } from './arrival.ts';
+import type { Arrival } from './arrival.ts';
 import type { KafkaBatchPayload, KafkaConsumer } from './client.ts';
 
 /**
- * Finds out at the first batch whether `run` was called with `autoCommit: false` and `eachBatchAutoResolve: false`, which kafkajs doesn't tell. It seeks
- * to where the batch begins and handles nothing, so the same messages come again; on the way kafkajs shows what it does by itself: an
+ * Finds out at the first batch or message whether `run` was called with `autoCommit: false` and `eachBatchAutoResolve: false`, which kafkajs doesn't tell.
+ * It seeks to where that begins and handles nothing, so the same messages come again; on the way kafkajs shows what it does by itself: an
  * offset resolved, an offset committed. Costs one fetch, once.
  */
 export interface SettingsCheck {
-  /** True if the batch is to be left alone: it comes again. */
-  probes(payload: KafkaBatchPayload): boolean;
+  /** True if what has arrived is to be left alone: it comes again. `batch`: where it is one. */
+  probes(arrival: Arrival, batch?: KafkaBatchPayload): boolean;
   close(): void;
 }
 
 export function settingsCheck(consumer: KafkaConsumer, refuse: (setting: 'autoCommit' | 'eachBatchAutoResolve') => void): SettingsCheck {
-  const probed = new Map<string, KafkaBatchPayload>();
+  const probed = new Map<string, { readonly from: number; readonly batch: KafkaBatchPayload | undefined }>();
   let checked = false;
   const on = consumer.on.bind(consumer) as (name: string, listener: (event: { payload: any }) => void) => () => void;
   const off = [
@@ -24,17 +24,17 @@ export function settingsCheck(consumer: KafkaConsumer, refuse: (setting: 'autoCo
     }),
     // Told between kafkajs's resolving and its committing.
     on('consumer.end_batch_process', ({ payload }) => {
-      const batch = probed.get(`${payload.topic}/${payload.partition}`);
+      const { from, batch } = probed.get(`${payload.topic}/${payload.partition}`) ?? {};
+      // After a message kafkajs resolves its offset, as it should.
       if (!batch) return;
-      const first = firstOf(batch);
       const resolved = batch
         .uncommittedOffsets()
         .topics.find(({ topic }) => topic === payload.topic)
         // kafkajs gives the number as text here.
         ?.partitions.find(({ partition }) => Number(partition) === payload.partition);
-      if (resolved && BigInt(resolved.offset) > first) {
+      if (resolved && Number(resolved.offset) > from!) {
         refuse('eachBatchAutoResolve');
-        batch.resolveOffset(String(first - 1n));
+        batch.resolveOffset(String(from! - 1));
       }
     }),
   ];
@@ -46,23 +46,18 @@ export function settingsCheck(consumer: KafkaConsumer, refuse: (setting: 'autoCo
 
   return {
     close,
-    probes(payload) {
+    probes({ topic, partition, from }, batch) {
       if (checked) return false;
-      const { topic, partition } = payload.batch;
       const name = `${topic}/${partition}`;
       if (probed.has(name)) {
         close();
         return false;
       }
-      probed.set(name, payload);
-      consumer.seek({ topic, partition, offset: String(firstOf(payload)) });
+      probed.set(name, { from, batch });
+      consumer.seek({ topic, partition, offset: String(from) });
       return true;
     },
   };
-}
-
-function firstOf({ batch }: KafkaBatchPayload): bigint {
-  return BigInt(fetchedOffset(batch));
 }
 
 const fix =
