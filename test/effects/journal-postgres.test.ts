@@ -1,17 +1,22 @@
 import type pg from 'pg';
 import { describe, expect, it } from 'vitest';
+import type { PostgresStoreOptions } from '../../adapters/stores/postgres/index.ts';
 import { attribute, createReceiver, type DedupStore, type Journal, type TransactionalStore } from '../../src/index.ts';
 import { keyOf, retainMs, single } from '../../src/testing/clauses/kit.ts';
 import { type JournalHarness, journalClauses, journalContract, runClause } from '../../src/testing/index.ts';
 import { postgresHarness } from '../adapters/stores/postgres-harness.ts';
 import { delivery } from '../support/stand.ts';
 
-const open = (options: object = {}) =>
-  postgresHarness({}, options) as Promise<unknown> as Promise<JournalHarness & Awaited<ReturnType<typeof postgresHarness>>>;
+const open = (config: object = {}, options: PostgresStoreOptions = {}) =>
+  postgresHarness(options, config) as Promise<unknown> as Promise<JournalHarness & Awaited<ReturnType<typeof postgresHarness>>>;
 
 for (const pipeline of [false, true]) {
   journalContract({ describe, it, name: `postgresStore, ${pipeline ? 'with' : 'without'} pipelining`, open: () => open({ pipeline }) });
 }
+
+const inPartitions = () => open({}, { partitions: 'daily' });
+const skip = [{ clause: '33i', reason: 'what expires is dropped with its partition: postgres-partitions.test.ts' }];
+journalContract({ describe, it, name: 'postgresStore in partitions', open: inPartitions, skip });
 
 describe('the journal contract catches a schema', () => {
   it.each([

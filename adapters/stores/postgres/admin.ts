@@ -1,8 +1,8 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { RecordView, StoreAdmin, StoreStats } from '../../../src/store.ts';
 import type { PgQueryable } from './client.ts';
+import { bucketOf, type Names } from './names.ts';
 import { claimed, damageOf, keyOfBytes, keyToBytes, parked, released, type State, seenColumns, stateNames, textOf } from './rows.ts';
-import { bucketOf, type Names } from './schema.ts';
 
 interface Row {
   readonly key: Buffer;

@@ -2,8 +2,8 @@ import { sleep, type World } from '../../../src/clock.ts';
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Key } from '../../../src/store.ts';
 import type { PgQueryable } from './client.ts';
+import type { Names } from './names.ts';
 import { keyToBytes } from './rows.ts';
-import type { Names } from './schema.ts';
 
 /** A transaction as the server knows it. */
 export interface Transaction {

@@ -6,14 +6,16 @@ import { adminVerbs } from './admin.ts';
 import type { PgClient, PgPool } from './client.ts';
 import { journalVerbs } from './journal.ts';
 import { leasedVerbs } from './leased.ts';
+import { namesOf, type SchemaOptions } from './names.ts';
 import { boundedPool } from './pool.ts';
-import { checker, namesOf, type SchemaOptions } from './schema.ts';
+import { checker } from './schema.ts';
 import { transactionalUnit } from './unit.ts';
 
 export type { PgClient, PgPool, PgQueryable, PgResult } from './client.ts';
+export type { Partitions, SchemaOptions } from './names.ts';
 export { type PostgresOutbox, type PostgresOutboxOptions, postgresOutbox } from './outbox.ts';
 export { type RecordOnce, recordOnce } from './record-once.ts';
-export { migrate, migrationSql, type SchemaOptions } from './schema.ts';
+export { migrate, migrationSql } from './schema.ts';
 export { migrateWatermarks, postgresWatermarks, watermarksSql } from './watermarks.ts';
 
 /** Options of {@link postgresStore}. All times are in milliseconds. */

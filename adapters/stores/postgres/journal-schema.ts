@@ -1,4 +1,4 @@
-import type { Names } from './schema.ts';
+import type { Names } from './names.ts';
 
 /** The tables of the journal. Entries go with their record: when it is deleted, and when a new one takes the place of one that has expired. */
 export function journalStep({ schema, records, journal }: Names): string {

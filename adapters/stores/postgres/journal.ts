@@ -2,14 +2,17 @@ import type { ClaimRef, Entries, Entry, EntryWrite, Journal } from '../../../src
 import type { Settled } from '../../../src/store.ts';
 import type { PgQueryable } from './client.ts';
 import { sender, settingsSql } from './leased.ts';
+import type { Names } from './names.ts';
 import { inRounds } from './rounds.ts';
 import { bytesOf, claimed, isSound, keyToBytes, textOf } from './rows.ts';
-import type { Names } from './schema.ts';
 
 const states: readonly Entry['state'][] = ['started', 'done', 'failed'];
 
 /** The journal of steps: each verb is one statement for its whole batch. That entries go with their record is the schema's doing. */
-export function journalVerbs(pool: PgQueryable, { records, journal }: Names, lockTimeoutMs: number, ready: () => Promise<void>): Journal {
+export function journalVerbs(pool: PgQueryable, names: Names, lockTimeoutMs: number, ready: () => Promise<void>): Journal {
+  const { records, journal } = names;
+  /** Entries are in the partition of their record's number, under the same key. */
+  const part = (of: string) => (names.partitions ? `${of}part, ` : '');
   const send = sender(pool);
   const now = 'statement_timestamp()';
   const holds = `r.token = c.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}`;
@@ -20,19 +23,19 @@ c as (
     with ordinality as c(key, token, name, state, text, at)
 ),
 locked as materialized (
-  select r.key, r.token, r.state, r.expires_at, r.fingerprint from first, ${records} r
+  select ${part('r.')}r.key, r.token, r.state, r.expires_at, r.fingerprint from first, ${records} r
   where r.key = any ($1::bytea[]) order by r.key for no key update of r
 ),
-held as (select c.* from c join locked r on r.key = c.key and ${holds}),
+held as (select ${part('r.')}c.* from c join locked r on r.key = c.key and ${holds}),
 written as (
-  insert into ${journal} as j (key, name, state, text) select key, name, state, text from held order by key, name
-  on conflict (key, name) do update set state = excluded.state, text = excluded.text where j.state = ${stateOf('started')}
+  insert into ${journal} as j (${part('')}key, name, state, text) select ${part('')}key, name, state, text from held order by key, name
+  on conflict (${part('')}key, name) do update set state = excluded.state, text = excluded.text where j.state = ${stateOf('started')}
 )
 select held.at is not null as held from c left join held on held.at = c.at order by c.at`;
   const readSql = `select c.at::integer as at, r.key is not null as held, j.name, j.state, j.text
 from unnest($1::bytea[], $2::text[]) with ordinality as c(key, token, at)
 left join ${records} r on r.key = c.key and ${holds}
-left join ${journal} j on j.key = r.key`;
+left join ${journal} j on j.key = r.key${names.partitions ? ' and j.part = r.part' : ''}`;
 
   async function writeRound(writes: readonly EntryWrite[]): Promise<Settled[]> {
     const columns = [

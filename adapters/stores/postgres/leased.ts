@@ -1,9 +1,10 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, DedupStore, End, Hold, Settled } from '../../../src/store.ts';
 import { isConflict, isLocked, type PgQueryable } from './client.ts';
+import { bucketOf, isAt, type Names, placeOf } from './names.ts';
+import { dropExpiredPartitions } from './partitions.ts';
 import { inRounds } from './rounds.ts';
-import { answerOf, bytesOf, claimed, columnsOf, isSound, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
-import { bucketOf, type Names } from './schema.ts';
+import { answerOf, bytesOf, claimed, columnsOf, isSound, keyToBytes, now, stateOf, type Taken, takeSql } from './rows.ts';
 
 /** So often a statement is sent again that met another one, before it is given up. Each time at least one of them has gone on. */
 const mostTries = 8;
@@ -40,8 +41,8 @@ export function leasedVerbs(pool: PgQueryable, names: Names, lockTimeoutMs: numb
   const send = sender(pool);
   const first = settingsSql(`'${lockTimeoutMs}'`);
   const claimSql = takeSql(names, claimed, settingsSql('$6'));
-  const settle = settleSql(names, first);
-  const extend = extendSql(names, first);
+  const settle = verbSql(names, 'settle', first);
+  const extend = verbSql(names, 'extend', first);
   const purgeSql = `with ${first}
 delete from ${names.records} where ctid = any (array(
   select r.ctid from first, ${names.records} r
@@ -88,6 +89,7 @@ delete from ${names.records} where ctid = any (array(
 
     async purge(limit) {
       await ready();
+      if (names.partitions) return dropExpiredPartitions(pool, names);
       return (await pool.query(purgeSql, [limit])).rowCount ?? 0;
     },
   };
@@ -116,44 +118,57 @@ export async function untilKnown<In, Out>(
   return answers;
 }
 
-const now = 'statement_timestamp()';
+/** A verb's statement, or the call of the function that has it: see `partitions-schema.ts`. */
+function verbSql(names: Names, verb: 'settle' | 'extend', first: string): string {
+  const { sql, types } = verbs[verb];
+  if (!names.partitions) return `with ${first},\n${sql(names)}`;
+  const parameters = types.map((type, i) => `$${i + 1}::${type}`).join(', ');
+  return `with ${first}
+select v.answer from first cross join lateral ${names.schema}.${verb}(${parameters}, first::text) with ordinality as v(answer, at) order by v.at`;
+}
+
+/** What comes after `first` in each statement, and the types of its parameters. */
+export const verbs: Readonly<Record<'settle' | 'extend', { sql(names: Names): string; readonly types: readonly string[] }>> = {
+  settle: { sql: settleSql, types: ['bytea[]', 'text[]', 'smallint[]', 'float8[]', 'bool[]', 'bytea[]', 'bytea[]', 'bytea[]', 'bytea[]'] },
+  extend: { sql: extendSql, types: ['bytea[]', 'text[]', 'float8[]'] },
+};
 
 /**
  * The rows of the items' claims that are current, locked one after another in the items' order, so that statements that meet don't block each other.
  * A row whose version is newer than the statement can be locked by it, but not updated: it has to be asked again.
  */
-const heldSql = (records: string, items: string): string => `held as materialized (
-  select i.at, r.place from ${items} i cross join lateral (
-    select r.ctid as place from ${records} r
+const heldSql = (names: Names, items: string): string => `held as materialized (
+  select i.at, r.* from ${items} i cross join lateral (
+    select ${placeOf(names, 'r')} from ${names.records} r
     where r.key = i.key and r.token = i.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}
     for no key update of r) r
 )`;
 
 /** Ends claims whose token is current. One that was not updated is `ok` if it ended in the same way before. Null: ask again. */
-function settleSql({ records }: Names, first: string): string {
-  return `with ${first},
-ends as materialized (
+function settleSql(names: Names): string {
+  const { records } = names;
+  return `ends as materialized (
   select e.*, ${now} + retain_ms * interval '1 ms' as expires_at
   from first, unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::bool[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
     with ordinality as e(key, token, state, retain_ms, counted, result, reason, detail, label, at)
 ),
-${heldSql(records, 'ends')},
+${heldSql(names, 'ends')},
 ended as (
   update ${records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
     attempts = r.attempts - case when e.counted then 0 else 1 end, lease_until = ${now}, written_at = ${now}, expires_at = e.expires_at,
     expires_minute = ${bucketOf('e.expires_at')}
-  from held join ends e using (at) where r.ctid = held.place
+  from held join ends e using (at) where ${isAt(names, 'r', 'held')}
   returning held.at
 )
 select case
   when ended.at is not null then 'ok'
   when held.at is not null then null
-  when r.key is null or r.token <> e.token or r.expires_at <= ${now} or not ${isSound('r')} then 'fenced'
+  when r.key is null or r.token <> e.token or not ${isSound('r')} then 'fenced'
   when r.state = e.state then 'ok'
   when r.state = ${claimed} then null
   else 'fenced' end as answer
 from ends e left join held using (at) left join ended using (at)
-  left join lateral (select * from ${records} known where known.key = e.key limit 1) r on true
+  left join lateral (select * from ${records} known where known.key = e.key and known.expires_at > ${now} limit 1) r on true
 order by e.at`;
 }
 
@@ -178,17 +193,17 @@ export function endTexts(ends: readonly End[]): unknown[] {
   ];
 }
 
-function extendSql({ records }: Names, first: string): string {
+function extendSql(names: Names): string {
+  const { records } = names;
   const expires = `${now} + greatest(h.lease_ms * interval '1 ms', r.expires_at - r.written_at)`;
-  return `with ${first},
-holds as materialized (
+  return `holds as materialized (
   select h.* from first, unnest($1::bytea[], $2::text[], $3::float8[]) with ordinality as h(key, token, lease_ms, at)
 ),
-${heldSql(records, 'holds')},
+${heldSql(names, 'holds')},
 extended as (
   update ${records} r set lease_until = ${now} + h.lease_ms * interval '1 ms', written_at = ${now}, expires_at = ${expires},
     expires_minute = ${bucketOf(`(${expires})`)}
-  from held join holds h using (at) where r.ctid = held.place
+  from held join holds h using (at) where ${isAt(names, 'r', 'held')}
   returning held.at
 )
 select case when extended.at is not null then 'ok' when held.at is not null then null else 'fenced' end as answer

@@ -14,9 +14,10 @@ import {
 import type { SqlTx } from '../../../src/effects/sql.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
 import type { PgClient, PgPool, PgResult } from './client.ts';
+import { type Names, namesOf, type SchemaOptions } from './names.ts';
 import { outboxAdmin } from './outbox-admin.ts';
 import { shardOf, shards } from './outbox-schema.ts';
-import { checker, type Names, namesOf, type SchemaOptions } from './schema.ts';
+import { checker } from './schema.ts';
 
 /** Options of {@link postgresOutbox}. */
 export interface PostgresOutboxOptions<Name extends string> extends SchemaOptions {

@@ -1,8 +1,8 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import { keyOf } from '../../../src/key.ts';
 import type { PgQueryable } from './client.ts';
+import { namesOf, type SchemaOptions } from './names.ts';
 import { answerOf, columnsOf, completed, type Taken, takeSql } from './rows.ts';
-import { namesOf, type SchemaOptions } from './schema.ts';
 
 /** What {@link recordOnce} is to remember. */
 export interface RecordOnce extends SchemaOptions {

@@ -1,6 +1,6 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, Fingerprint, Key, RecordView } from '../../../src/store.ts';
-import { bucketOf, type Names } from './schema.ts';
+import { bucketOf, type Names } from './names.ts';
 
 export const claimed = 1;
 export const released = 2;
@@ -48,46 +48,71 @@ export function columnsOf(asks: readonly Ask[]): unknown[] {
  * A fence is drawn where the row is written, so that it is greater than any that the row has had. `limit 1` keeps the planner from reading the whole
  * table for a batch. Parameters: those of `columnsOf`.
  */
-export function takeSql({ records, fenceLiteral }: Names, state: typeof claimed | typeof completed, first: string): string {
+export function takeSql(names: Names, state: typeof claimed | typeof completed, first: string): string {
+  if (names.partitions) return takeFromPartitionsSql(names, state, first);
+  const { records, fenceLiteral } = names;
   const leaseMs = state === claimed ? 'lease_ms' : '0';
   return `with ${first},
 seen as materialized (
-  select r.*, a.*, ${now} + ${leaseMs} * interval '1 ms' as new_lease, ${now} + greatest(${leaseMs}, retain_ms) * interval '1 ms' as new_expiry
+  select r.*, a.*, ${newTimes(leaseMs)}
   from first cross join unnest($1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[])
     with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
   left join lateral (select * from ${records} known where known.key = a.asked_key limit 1) r on true
 ),
 taken as (
-  insert into ${records} as r (key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_minute)
-  select asked_key, asked_fingerprint, ${state}::smallint, asked_token, nextval(${fenceLiteral}), 1, false, new_lease, ${now}, new_expiry,
-    ${bucketOf('new_expiry')}
+  insert into ${records} as r (key, ${newColumns})
+  select asked_key, ${newValues(fenceLiteral, `${state}::smallint`)}
   from seen where key is null or ${isFree('seen', 'asked_fingerprint', 'asked_token')} order by asked_key
-  on conflict (key) do update set
-    fingerprint = case when r.expires_at <= ${now} or (r.fingerprint = '' and not (${own})) then excluded.fingerprint else r.fingerprint end,
-    state = excluded.state,
-    token = excluded.token,
-    fence = case when ${own} then r.fence else nextval(${fenceLiteral}) end,
-    attempts = case when r.expires_at <= ${now} then 1 when ${own} then r.attempts else r.attempts + 1 end,
-    orphaned = case when r.expires_at <= ${now} then false when ${own} then r.orphaned else r.state = ${claimed} end,
-    lease_until = excluded.lease_until, written_at = excluded.written_at, expires_at = excluded.expires_at,
-    expires_minute = excluded.expires_minute, result = null, reason = null, detail = null, label = null
+  on conflict (key) do update set ${takenOver(fenceLiteral, (column) => `excluded.${column}`)}
   where ${isFree('r', 'excluded.fingerprint', 'excluded.token')}
   returning r.key, r.fence, r.attempts, r.orphaned
 )
-select taken.key is not null as taken, coalesce(taken.fence, seen.fence) as fence, coalesce(taken.attempts, seen.attempts) as attempts,
-  coalesce(taken.orphaned, seen.orphaned) as orphaned, ${seenColumns('seen')}, first.*
+select ${takenColumns()}, first.*
 from seen cross join first left join taken on taken.key = seen.asked_key
 order by at`;
 }
 
-/** All that a statement decides by time, it decides for the moment at which it began. */
-const now = 'statement_timestamp()';
+/** The function that does it does not run before `first` is there to be handed over. */
+function takeFromPartitionsSql({ schema }: Names, state: number, first: string): string {
+  return `with ${first}
+select t.*, first.*
+from first cross join lateral ${schema}.take(${state}::smallint, $1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[], first::text)
+  with ordinality as t
+order by t.ordinality`;
+}
 
-/** The row is this very claim: it was asked before, and the answer got lost. */
-const own = `r.state = ${claimed} and r.token = excluded.token and r.expires_at > ${now}`;
+/** When the lease of a new record ends, and when it expires. */
+export const newTimes = (leaseMs: string): string =>
+  `${now} + ${leaseMs} * interval '1 ms' as new_lease, ${now} + greatest(${leaseMs}, retain_ms) * interval '1 ms' as new_expiry`;
+
+export const newColumns = 'fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_minute';
+export const newValues = (fenceLiteral: string, state: string): string =>
+  `asked_fingerprint, ${state}, asked_token, nextval(${fenceLiteral}), 1, false, new_lease, ${now}, new_expiry, ${bucketOf('new_expiry')}`;
+
+/** What becomes of the row `r` that another one takes. `by` gives the columns of a new record of that one. */
+export function takenOver(fenceLiteral: string, by: (column: string) => string): string {
+  /** The row is this very claim: it was asked before, and the answer got lost. */
+  const own = `r.state = ${claimed} and r.token = ${by('token')} and r.expires_at > ${now}`;
+  return `
+    fingerprint = case when r.expires_at <= ${now} or (r.fingerprint = '' and not (${own})) then ${by('fingerprint')} else r.fingerprint end,
+    state = ${by('state')},
+    token = ${by('token')},
+    fence = case when ${own} then r.fence else nextval(${fenceLiteral}) end,
+    attempts = case when r.expires_at <= ${now} then 1 when ${own} then r.attempts else r.attempts + 1 end,
+    orphaned = case when r.expires_at <= ${now} then false when ${own} then r.orphaned else r.state = ${claimed} end,
+    lease_until = ${by('lease_until')}, written_at = ${by('written_at')}, expires_at = ${by('expires_at')},
+    expires_minute = ${by('expires_minute')}, result = null, reason = null, detail = null, label = null`;
+}
+
+/** What is answered for each of `seen`, and of `taken` where it is among those. */
+export const takenColumns = (): string => `taken.key is not null as taken, coalesce(taken.fence, seen.fence) as fence,
+  coalesce(taken.attempts, seen.attempts) as attempts, coalesce(taken.orphaned, seen.orphaned) as orphaned, ${seenColumns('seen')}`;
+
+/** All that a statement decides by time, it decides for the moment at which it began. */
+export const now = 'statement_timestamp()';
 
 /** Whether the row may be taken by who asks. It is asked twice: of what is seen, and again of what is there when the row has been locked. */
-function isFree(r: string, fingerprint: string, token: string): string {
+export function isFree(r: string, fingerprint: string, token: string): string {
   return `(${r}.expires_at <= ${now} or (
     ${isSound(r)} and (${r}.fingerprint = '' or ${fingerprint} = '' or ${r}.fingerprint = ${fingerprint})
     and (${r}.state = ${released} or (${r}.state = ${claimed} and (${r}.token = ${token} or ${r}.lease_until <= ${now})))))`;

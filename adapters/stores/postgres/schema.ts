@@ -1,70 +1,24 @@
 import { ReceiverError } from '../../../src/errors.ts';
-import { identifier, type PgQueryable, sqlState } from './client.ts';
+import { type PgQueryable, sqlState } from './client.ts';
 import { journalStep } from './journal-schema.ts';
-import { type OutboxNames, outboxNames, outboxStep } from './outbox-schema.ts';
-
-/** Where the store's tables are. */
-export interface SchemaOptions {
-  /** A schema of their own. Default: `idempotent_receiver`. */
-  readonly schema?: string;
-}
-
-/** The quoted names of everything that the store has in the database. */
-export interface Names extends OutboxNames {
-  readonly schema: string;
-  readonly records: string;
-  readonly fence: string;
-  readonly guard: string;
-  readonly journal: string;
-  readonly meta: string;
-  /** As a string literal, for `nextval`. */
-  readonly fenceLiteral: string;
-}
-
-export function namesOf({ schema = 'idempotent_receiver' }: SchemaOptions): Names {
-  const quoted = identifier('schema', schema);
-  return {
-    schema: quoted,
-    records: `${quoted}.records`,
-    fence: `${quoted}.fence`,
-    guard: `${quoted}.guard`,
-    journal: `${quoted}.journal`,
-    meta: `${quoted}.meta`,
-    fenceLiteral: `'${quoted}.fence'`,
-    ...outboxNames(quoted),
-  };
-}
-
-/**
- * Expiry in whole minutes, for the purge. Unlike the time itself it mostly stays the same when a claim is settled, so that the update touches no
- * index (a "heap-only tuple").
- */
-export const bucketOf = (at: string): string => `ceil(extract(epoch from ${at}) / 60)::integer`;
+import { type Names, namesOf, type SchemaOptions } from './names.ts';
+import { outboxStep } from './outbox-schema.ts';
+import { partitionedJournal, partitionedRecords, partitionFunctions } from './partitions-schema.ts';
+import { recordColumns, recordStorage } from './records-schema.ts';
 
 /** What each version of the schema adds to the one before. */
 function steps(names: Names): readonly string[] {
-  const { records, fence, guard } = names;
+  const { records, fence, guard, meta, partitions } = names;
   return [
     `create sequence ${fence};
 
-create table ${records} (
-  key bytea primary key,
-  fingerprint bytea not null,
-  state smallint not null check (state between 1 and 4), -- 1 claimed, 2 released, 3 completed, 4 parked
-  token text not null,
-  fence bigint not null,
-  attempts integer not null,
-  orphaned boolean not null,
-  lease_until timestamptz not null,
-  written_at timestamptz not null,
-  expires_at timestamptz not null,
-  expires_minute integer not null,
-  result bytea,
-  -- Texts as bytes in UTF-8, because text can't hold a NUL.
-  reason bytea,
-  detail bytea,
-  label bytea
-) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+${
+  partitions
+    ? partitionedRecords(names)
+    : `create table ${records} (${recordColumns(1)},
+  primary key (key)
+) with (${recordStorage}, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);`
+}
 
 create index records_expiry on ${records} (expires_minute);
 create index records_parked on ${records} (written_at, key) where state = 4;
@@ -75,12 +29,14 @@ create table ${guard} (
   never bigint references ${guard} (unit) deferrable initially deferred
 ) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);`,
     outboxStep(names),
-    journalStep(names),
+    partitions ? partitionedJournal(names) : journalStep(names),
+    `alter table ${meta} add partitions text, add part integer, add closed_part integer, add part_began_at timestamptz;
+${partitions ? partitionFunctions(names) : ''}`,
   ];
 }
 
 /** The version of the schema that this code needs. */
-export const schemaVersion = 3;
+export const schemaVersion = 4;
 
 /**
  * The migration as text, for those who run their own: makes the tables, or brings them to this version. Safe to run again, and by several at
@@ -94,17 +50,29 @@ ${sql}
 end if;`,
   );
   return `do $migration$
-declare version integer;
+declare
+  version integer;
+  layout text;
 begin
 perform pg_advisory_xact_lock(hashtextextended('idempotent-receiver ${names.schema}', 0));
 create schema if not exists ${names.schema};
 create table if not exists ${names.meta} (id boolean primary key default true check (id), version integer not null);
 insert into ${names.meta} (version) values (0) on conflict do nothing;
 select m.version into version from ${names.meta} m;
+${layoutCheck(names)}
 ${all.join('\n')}
 update ${names.meta} set version = ${schemaVersion} where ${names.meta}.version < ${schemaVersion};
-end
+${names.partitions ? `update ${names.meta} set partitions = '${names.partitions}' where ${names.meta}.partitions is distinct from '${names.partitions}';\n` : ''}end
 $migration$;`;
+}
+
+/** Daily partitions may become weekly ones, and weekly daily. From one table there is no way to partitions: it would have to be written anew. */
+function layoutCheck({ meta, schema, partitions }: Names): string {
+  const [wanted, there] = partitions ? ['partitions', 'one table'] : ['one table', 'partitions'];
+  return `if version >= 4 then select m.partitions into layout from ${meta} m; end if;
+if version > 0 and (layout is null) = ${partitions !== undefined} then
+  raise exception 'Expected ${wanted} in ${schema}, got ${there}: leave the option \`partitions\` as it was, or take another schema';
+end if;`;
 }
 
 /** Makes the store's tables, or brings them to this version. Run it at deployment, as a role that may create a schema. */
@@ -118,6 +86,7 @@ interface Facts {
   readonly fsync: string;
   readonly unlogged: boolean;
   readonly replica: boolean;
+  readonly partitions: string | null;
 }
 
 /**
@@ -137,11 +106,15 @@ export function checker(pool: PgQueryable, names: Names, options: { readonly all
 }
 
 async function check(pool: PgQueryable, names: Names, { allowDataLoss }: { readonly allowDataLoss: boolean }): Promise<void> {
-  const { version, fsync, unlogged, replica } = await facts(pool, names);
+  const { version, fsync, unlogged, replica, partitions } = await facts(pool, names);
   const run = "run `migrate(pool)` of 'idempotent-receiver/postgres'";
   if (version < schemaVersion) throw refusal(`Expected the tables of version ${schemaVersion} in ${names.schema}, got ${version}: ${run}`);
   if (version > schemaVersion)
     throw refusal(`Expected the tables of version ${schemaVersion} in ${names.schema}, got ${version}: update this package`);
+  if (partitions !== (names.partitions ?? null))
+    throw refusal(
+      `Expected the tables in ${names.schema} to be ${layoutName(names.partitions)}, got ${layoutName(partitions)}: give \`partitions\` as \`migrate\` had it`,
+    );
   if (replica) throw refusal('Expected the primary, got a server in recovery: a replica may be behind, and can not be written to');
   if (allowDataLoss) return;
   if (fsync !== 'on')
@@ -151,12 +124,17 @@ async function check(pool: PgQueryable, names: Names, { allowDataLoss }: { reado
   if (unlogged) throw refusal(`Expected ${names.records} to be logged: a crash would empty it, unless \`allowDataLoss\` says that it may`);
 }
 
+const layoutName = (partitions: string | null | undefined) => (partitions ? `${partitions} partitions` : 'one table');
+
 async function facts(pool: PgQueryable, names: Names): Promise<Facts> {
   try {
     const { rows } = await pool.query(
       `select version, current_setting('fsync') as fsync, pg_is_in_recovery() as replica,
-  exists (select from pg_class where oid = $1::regclass and relpersistence <> 'p') as unlogged
-from ${names.meta}`,
+  to_jsonb(m) ->> 'partitions' as partitions,
+  exists (
+    select from pg_class where relpersistence <> 'p' and (oid = $1::regclass or oid in (select inhrelid from pg_inherits where inhparent = $1::regclass))
+  ) as unlogged
+from ${names.meta} m`,
       [names.records],
     );
     return rows[0] as Facts;

@@ -5,10 +5,10 @@ import { isConflict, isDoubtful, isLocked, type PgClient, type PgResult, sqlStat
 import { endTransaction, type Probe, settleDoubt, type Transaction } from './doubt.ts';
 import { endTexts, impatientMs, lockedMs, untilKnown } from './leased.ts';
 import { type Line, type Loan, lineOf } from './line.ts';
+import { bucketOf, isAt, type Names, placeOf } from './names.ts';
 import type { BoundedPool } from './pool.ts';
 import { inRounds } from './rounds.ts';
 import { answerOf, columnsOf, completed, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
-import { bucketOf, type Names } from './schema.ts';
 
 /** What every unit's transaction sets for itself, in milliseconds. */
 export interface UnitLimits {
@@ -90,8 +90,8 @@ armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from f
   expires_minute = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
 from unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::integer[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
   as e(key, token, state, retain_ms, attempts, result, reason, detail, label)
-  cross join lateral (select own.ctid as place from ${names.records} own where own.key = e.key and own.token = e.token limit 1) own
-where r.ctid = own.place`,
+  cross join lateral (select ${placeOf(names, 'own')} from ${names.records} own where own.key = e.key and own.token = e.token limit 1) own
+where ${isAt(names, 'r', 'own')}`,
     commit: (xid) =>
       `with gone as (delete from ${names.guard} where unit = ${BigInt(xid)} returning unit) select 1 / count(*) from gone; commit`,
   };

@@ -1,7 +1,7 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Watermark, Watermarks } from '../../../src/watermarks.ts';
 import { type PgQueryable, sqlState } from './client.ts';
-import { namesOf, type SchemaOptions } from './schema.ts';
+import { namesOf, type SchemaOptions } from './names.ts';
 
 /** The migration of {@link postgresWatermarks} as text, for those who run their own. Safe to run again, and by several at once. */
 export function watermarksSql(options: SchemaOptions = {}): string {

@@ -1,15 +1,20 @@
 /* A process of its own that works on a Postgres store, started by postgres-processes.test.ts. */
 import '../../support/ends-with-parent.ts';
 import pg from 'pg';
-import { type PgPool, postgresStore } from '../../../adapters/stores/postgres/index.ts';
+import { type Partitions, type PgPool, postgresStore } from '../../../adapters/stores/postgres/index.ts';
 import { attribute, createReceiver } from '../../../src/index.ts';
 import { beChild, claimAll, tell } from './processes.ts';
 
 const [kind, url, schema] = process.argv.slice(2) as ['claim' | 'receive', string, string];
-const [client, keys, size] = process.argv.slice(5).map(Number) as [number, number, number];
+const [client, keys, size] = process.argv.slice(5, 8).map(Number) as [number, number, number];
+const partitions = process.argv[8] as Partitions | undefined;
 const pool = new pg.Pool({ connectionString: url, max: 4, application_name: `child ${client}` });
 pool.on('error', () => {});
-const store = postgresStore<pg.PoolClient>(pool as unknown as PgPool<pg.PoolClient>, { schema, idleTimeoutMs: 700 });
+const store = postgresStore<pg.PoolClient>(pool as unknown as PgPool<pg.PoolClient>, {
+  schema,
+  idleTimeoutMs: 700,
+  ...(partitions ? { partitions } : {}),
+});
 
 if (kind === 'claim') await beChild(() => claimAll(store, client, keys, size));
 else await beChild(receive);

@@ -51,19 +51,47 @@ export async function age(pool: pg.Pool, schema: string, ms: number): Promise<vo
   const by = `interval '${ms} ms'`;
   await pool.query(
     `update ${schema}.records set lease_until = lease_until - ${by}, written_at = written_at - ${by}, expires_at = expires_at - ${by},
-     expires_minute = ceil(extract(epoch from expires_at - ${by}) / 60)`,
+     expires_minute = ceil(extract(epoch from expires_at - ${by}) / 60) where state > 0`,
   );
+  await pool.query(`update ${schema}.meta set part_began_at = part_began_at - ${by}`);
 }
+
+/** Begins the next partition, as if the day had ended, and closes the one before if nobody is in its way. */
+export async function turn(pool: pg.Pool, schema: string): Promise<void> {
+  await pool.query(`update ${schema}.meta set part_began_at = part_began_at - interval '7 days'`);
+  await pool.query(`select ${schema}.upkeep()`);
+}
+
+/** The state of the partitions: the newest, and the newest of those that are closed. */
+export async function partsOf(
+  pool: pg.Pool,
+  schema: string,
+): Promise<{ readonly part: number; readonly closed_part: number; readonly all: number }> {
+  return (await pool.query(`select part, closed_part, (select count(*)::int from ${schema}.parts) as all from ${schema}.meta`)).rows[0];
+}
+
+/** Clauses that say what partitions do in another way. */
+export const skipOfPartitions = ['6c', '12a', '12b', '20i'].map((clause) => ({
+  clause,
+  reason: 'Partitions are dropped as a whole, and purge answers 0: postgres-partitions.test.ts shows what is dropped, and what is not',
+}));
 
 /** A store in a schema of its own. */
 export async function postgresHarness(
   options: PostgresStoreOptions = {},
   config: pg.PoolConfig = {},
-): Promise<TransactionalHarness<pg.PoolClient> & { readonly schema: string; readonly db: pg.Pool }> {
+): Promise<
+  TransactionalHarness<pg.PoolClient> & {
+    readonly schema: string;
+    readonly db: pg.Pool;
+    readonly store: ReturnType<typeof postgresStore<pg.PoolClient>>;
+  }
+> {
   const { url } = await service('postgres');
   const schema = unique('contract');
   const db = poolOf({ connectionString: url, ...config });
-  await migrate(db, { schema });
+  const { partitions } = options;
+  await migrate(db, partitions ? { schema, partitions } : { schema });
   await db.query(`create table ${schema}.effects (text text not null)`);
   const all = { ...options, schema };
   const { pool, failCommit } = failing(db);
@@ -78,7 +106,11 @@ export async function postgresHarness(
     db,
     store: postgresStore(pool, all),
     precisionMs: 2_000,
-    elapse: (ms) => age(db, schema, ms),
+    async elapse(ms) {
+      await age(db, schema, ms);
+      // A border each time, as long as there are not too many.
+      if (partitions && (await partsOf(db, schema)).all < 8) await turn(db, schema);
+    },
     another: async () => another(),
     // The server keeps what it was told; only this process's memory of it is gone.
     reopen: async () => another(),

@@ -6,8 +6,13 @@ import { postgresHarness } from './postgres-harness.ts';
 const tickMs = 100_000;
 
 describe('postgresStore answers as memoryStore does', { timeout: 400_000 }, () => {
-  it.each([false, true])('in 1,000 random sequences of 30 commands (units: %s)', async (units) => {
-    const harness = await postgresHarness();
+  it.each([
+    { units: false, partitions: undefined },
+    { units: true, partitions: undefined },
+    { units: false, partitions: 'daily' as const },
+    { units: true, partitions: 'daily' as const },
+  ])('in random sequences of 30 commands (units: $units, partitions: $partitions)', async ({ units, partitions }) => {
+    const harness = await postgresHarness(partitions ? { partitions } : {});
     const stores = [harness.store, await harness.another!()] as never[];
     try {
       await answersAsTheModel({
@@ -20,6 +25,7 @@ describe('postgresStore answers as memoryStore does', { timeout: 400_000 }, () =
         tickMs,
         compareEvery: 10,
         units,
+        purgesItself: partitions !== undefined,
       });
     } finally {
       await harness.close!();

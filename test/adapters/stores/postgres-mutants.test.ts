@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import pg from 'pg';
 import { describe, expect, it } from 'vitest';
+import type { PostgresStoreOptions } from '../../../adapters/stores/postgres/index.ts';
 import { ask, type Clause, claimed, retainMs, single } from '../../../src/testing/clauses/kit.ts';
 import { runClause, storeClauses, transactionalClauses } from '../../../src/testing/index.ts';
+import { borderClauses } from './postgres-borders.ts';
 import { postgresHarness } from './postgres-harness.ts';
-import { type StatementMutant, statementMutants } from './postgres-mutants.ts';
+import { partitionMutants, type StatementMutant, statementMutants } from './postgres-mutants.ts';
 
 type Harness = Awaited<ReturnType<typeof postgresHarness>>;
 
@@ -53,18 +55,22 @@ const ownClauses: readonly Clause<Harness>[] = [
   ),
 ];
 
-const clauses = [...storeClauses, ...transactionalClauses, ...ownClauses] as unknown as readonly Clause<Harness>[];
+const clauses = [...storeClauses, ...transactionalClauses, ...ownClauses, ...borderClauses] as unknown as readonly Clause<Harness>[];
 
-/** Connections whose statements are changed on their way. */
+/** Connections whose statements are changed on their way; of a migration, each of its functions. */
 function changing({ from, to, where }: StatementMutant) {
   let places = 0;
   class Changing extends pg.Client {
     override query(...args: any[]): any {
       const [text] = args as [unknown];
-      if (typeof text === 'string' && (!where || text.includes(where))) {
-        const changed = typeof from === 'string' ? text.replaceAll(from, () => to) : text.replace(from, () => to);
-        if (changed !== text) places++;
-        args[0] = changed;
+      if (typeof text === 'string') {
+        const parts = text.split(/(?=create function )/).map((part) => {
+          if (where && !part.includes(where)) return part;
+          const changed = typeof from === 'string' ? part.replaceAll(from, () => to) : part.replace(from, () => to);
+          if (changed !== part) places++;
+          return changed;
+        });
+        args[0] = parts.join('');
       }
       return (super.query as (...all: any[]) => any)(...args);
     }
@@ -72,17 +78,26 @@ function changing({ from, to, where }: StatementMutant) {
   return { config: { Client: Changing } as pg.PoolConfig, places: () => places };
 }
 
+async function expectCaught(mutant: StatementMutant, options: PostgresStoreOptions = {}): Promise<void> {
+  const clause = clauses.find(({ id }) => id === mutant.breaks)!;
+  const { config, places } = changing(mutant);
+  await expect(runClause(clause, () => postgresHarness(options, config))).rejects.toSatisfy(isNoSyntaxError);
+  expect(places(), `statements with ${mutant.from}`).toBeGreaterThan(0);
+}
+
+const titled = (mutants: readonly StatementMutant[]) => mutants.map((mutant) => [`${mutant.name} → ${mutant.breaks}`, mutant] as const);
+
 describe('postgresStore', () => {
   it.each(ownClauses.map((clause) => [clause.says, clause] as const))('%s', (_, clause) => runClause(clause, () => postgresHarness()));
 });
 
 describe('the contract catches a Postgres statement that', () => {
-  it.concurrent.each(statementMutants.map((mutant) => [`${mutant.name} → ${mutant.breaks}`, mutant] as const))('%s', async (_, mutant) => {
-    const clause = clauses.find(({ id }) => id === mutant.breaks)!;
-    const { config, places } = changing(mutant);
-    await expect(runClause(clause, () => postgresHarness({}, config))).rejects.toSatisfy(isNoSyntaxError);
-    expect(places(), `statements with ${mutant.from}`).toBeGreaterThan(0);
-  });
+  it.concurrent.each(titled(statementMutants))('%s', (_, mutant) => expectCaught(mutant));
+});
+
+describe('where records are in partitions, the contract and its borders catch a statement that', { timeout: 60_000 }, () => {
+  const same = statementMutants.flatMap((mutant) => (mutant.partitioned === null ? [] : [{ ...mutant, ...mutant.partitioned }]));
+  it.concurrent.each(titled([...same, ...partitionMutants]))('%s', (_, mutant) => expectCaught(mutant, { partitions: 'daily' }));
 });
 
 /** A mutant that Postgres itself refuses would prove nothing. */

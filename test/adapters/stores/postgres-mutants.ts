@@ -4,9 +4,11 @@ export interface StatementMutant {
   /** What is there, and what is put in its place, wherever it is. */
   readonly from: string | RegExp;
   readonly to: string;
-  /** Only in statements that have this text too. */
+  /** Only in statements, and functions, that have this text too. */
   readonly where?: string;
   readonly breaks: string;
+  /** The same statement where the records are in partitions; null if there is none. Otherwise the same is changed there. */
+  readonly partitioned?: Partial<StatementMutant> | null;
 }
 
 const now = String.raw`statement_timestamp\(\)`;
@@ -14,6 +16,10 @@ const claim = 'lease_ms * interval';
 const record = 'pg_current_xact_id';
 const settle = 'e.counted';
 const extend = 'h.lease_ms';
+/** In the functions of partitions. */
+const taking = 'pg_advisory_xact_lock_shared';
+const upkeep = 'returns setof integer';
+const drop = 'returns boolean';
 
 export const statementMutants: readonly StatementMutant[] = [
   // Taking keys: what is free is asked twice, so both are wrong.
@@ -35,6 +41,7 @@ export const statementMutants: readonly StatementMutant[] = [
     to: 'fence = case when false and ',
     where: claim,
     breaks: '8a',
+    partitioned: { where: taking },
   },
   {
     name: 'counts a claim that is sent again',
@@ -42,7 +49,12 @@ export const statementMutants: readonly StatementMutant[] = [
     to: 'when false then 1 else',
     breaks: '8a',
   },
-  { name: 'takes a claim over without putting its own token there', from: 'token = excluded.token,', to: 'token = r.token,', breaks: '7a' },
+  {
+    name: 'takes a claim over without putting its own token there',
+    from: /token = (?:excluded\.|seen\.asked_)token,/,
+    to: 'token = r.token,',
+    breaks: '7a',
+  },
   { name: 'gives a new claim the fence of the old one', from: /else nextval\('[^']*'\) end/, to: 'else r.fence end', breaks: '6a' },
   { name: 'counts fences from 1 for each new record', from: /asked_token, nextval\('[^']*'\), 1/, to: 'asked_token, 1, 1', breaks: '6c' },
   { name: 'does not count attempts', from: 'else r.attempts + 1 end', to: 'else r.attempts end', breaks: '9a' },
@@ -54,21 +66,30 @@ export const statementMutants: readonly StatementMutant[] = [
     to: 'or true)',
     breaks: '4a released',
   },
-  { name: 'takes no fingerprint for another one', from: /\w+\.fingerprint = '' or /g, to: '', breaks: '4b' },
+  { name: 'takes no fingerprint for another one', from: /[\w.]+ingerprint = '' or /g, to: '', breaks: '4b' },
   {
     name: 'takes an expired record for one that is there',
     from: RegExp(`\\((?:r|seen)\\.expires_at <= ${now} or`, 'g'),
     to: '(false or',
     breaks: '11a completed',
+    partitioned: { from: RegExp(`and seen\\.expires_at <= ${now} and r`), to: 'and false and r' },
   },
+  // Where there are partitions, an expired record is deleted, and not taken over.
   {
     name: 'counts on from an expired record',
     from: RegExp(`r\\.expires_at <= ${now} then 1`),
     to: 'false then 1',
     breaks: '11a completed',
+    partitioned: null,
   },
-  { name: 'keeps the result of a record that has expired', from: ', result = null,', to: ',', breaks: 'stale result' },
-  { name: 'makes records without an end', from: 'greatest(lease_ms, retain_ms)', to: '1e12', breaks: '11a claimed' },
+  { name: 'keeps the result of a record that has expired', from: ', result = null,', to: ',', breaks: 'stale result', partitioned: null },
+  {
+    name: 'makes records without an end',
+    from: 'greatest(lease_ms, retain_ms)',
+    to: '1e12',
+    breaks: '11a claimed',
+    partitioned: { from: /greatest\(\(case[^)]*\), retain_ms\)/, to: '1e12' },
+  },
   { name: 'takes a damaged record', from: /octet_length\(\w+\.fingerprint\) in \(0, 16\)/g, to: 'true', breaks: '15a' },
   // Ending and extending.
   { name: 'does not compare the token of a settle', from: 'r.token = i.token', to: 'true', where: settle, breaks: '7a' },
@@ -118,8 +139,15 @@ export const statementMutants: readonly StatementMutant[] = [
     from: RegExp(`and r\\.expires_at <= ${now} and r\\.lease_until <= ${now}\n`),
     to: '\n',
     breaks: 'minute',
+    partitioned: null,
   },
-  { name: 'purges more than it is asked to', from: 'limit $1 for update', to: 'limit $1 + 1000 for update', breaks: '12a' },
+  {
+    name: 'purges more than it is asked to',
+    from: 'limit $1 for update',
+    to: 'limit $1 + 1000 for update',
+    breaks: '12a',
+    partitioned: null,
+  },
   { name: 'replays what is not parked', from: 'and state = 4 and', to: 'and', breaks: 'admin c' },
   { name: 'forgets a claim whose lease runs', from: RegExp(`and \\(state <> 1 or lease_until <= ${now}\\)`), to: '', breaks: 'admin d' },
   { name: 'counts what has expired', from: RegExp(`where expires_at > ${now} group by`), to: 'group by', breaks: 'admin e' },
@@ -132,6 +160,7 @@ export const statementMutants: readonly StatementMutant[] = [
     to: 'fence = case when false and ',
     where: record,
     breaks: '20g',
+    partitioned: { where: taking },
   },
   { name: 'does not undo what a failed handler wrote', from: 'rollback to savepoint idempotent_message', to: 'select 1', breaks: '20c' },
   {
@@ -171,5 +200,49 @@ export const statementMutants: readonly StatementMutant[] = [
     from: 'pg_xact_status($1::text::xid8) as status',
     to: "'committed' as status",
     breaks: '21a',
+  },
+];
+
+/** Where records are in partitions. */
+export const partitionMutants: readonly StatementMutant[] = [
+  { name: 'leaves no mark in a partition that is not closed', from: 'marked := newest - 1;', to: '', breaks: 'border open' },
+  { name: 'leaves no mark, and has looked before', from: 'marked := newest - 1;', to: '', breaks: 'border looked' },
+  {
+    name: 'takes a record for a mark',
+    from: /do update set state = 0 where r\.state = 0/,
+    to: 'do update set state = 0',
+    breaks: 'border waits',
+  },
+  { name: 'takes a mark for a record', from: 'and known.state > 0', to: '', breaks: 'border looked' },
+  {
+    name: 'looks for a key in the newest partition only',
+    from: 'and known.state > 0',
+    to: 'and known.state > 0 and known.part = newest',
+    breaks: 'border open',
+  },
+  { name: 'shares no lock of the partition', from: /perform pg_advisory_xact_lock_shared\([^\n]*/, to: '', breaks: 'border open' },
+  { name: 'does not look again what is closed', from: 'exit when closed < newest;', to: 'exit when true;', breaks: 'border late' },
+  { name: 'trusts an old snapshot', from: /perform from [^\n]* for share;/, to: 'null;', breaks: 'border snapshot' },
+  {
+    name: 'closes a partition that is written into',
+    from: /and pg_try_advisory_xact_lock\([^\n]*\) then/,
+    to: 'then',
+    breaks: 'border open',
+  },
+  { name: 'has three partitions open', from: 'if m.closed_part = m.part - 1 and', to: 'if', breaks: 'border open' },
+  {
+    name: 'gives an expired record up without looking at it again',
+    from: RegExp(`and r\\.expires_at <= ${now} and r\\.state > 0`),
+    to: 'and r.state > 0',
+    breaks: 'border expired',
+  },
+  { name: 'drops what has not expired', from: 'if alive then', to: 'if false then', where: upkeep, breaks: 'drop completed' },
+  { name: 'drops without looking again', from: 'if alive then', to: 'if false then', where: drop, breaks: 'drop unseen' },
+  { name: 'drops at once', from: /- 60 from/g, to: '- 0 from', breaks: 'drop later' },
+  {
+    name: 'does not wait for open transactions before it drops',
+    from: 'pg_snapshot_xmin(pg_current_snapshot()) > p.ended and',
+    to: '',
+    breaks: 'drop revived',
   },
 ];

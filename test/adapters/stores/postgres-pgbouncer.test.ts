@@ -1,13 +1,14 @@
 import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
-import { type PgPool, postgresStore } from '../../../adapters/stores/postgres/index.ts';
+import { type PgPool, type PostgresStoreOptions, postgresStore } from '../../../adapters/stores/postgres/index.ts';
 import { attribute, createReceiver } from '../../../src/index.ts';
 import type { Clause } from '../../../src/testing/clauses/kit.ts';
 import { runClause, storeClauses, transactionalClauses } from '../../../src/testing/index.ts';
 import { pgbouncer } from '../../support/pgbouncer.ts';
 import { service } from '../../support/services/index.ts';
 import { delivery } from '../../support/stand.ts';
-import { poolOf, postgresHarness } from './postgres-harness.ts';
+import { borderClauses } from './postgres-borders.ts';
+import { poolOf, postgresHarness, skipOfPartitions } from './postgres-harness.ts';
 
 /* In transaction mode, a session of the server serves another client with each transaction. */
 
@@ -19,9 +20,9 @@ beforeAll(async () => {
 afterAll(() => bouncer?.stop());
 
 /** A store whose connections go through PgBouncer. */
-function behindBouncer({ skip }: TestContext): ReturnType<typeof postgresHarness> {
+function behindBouncer({ skip }: TestContext, options: PostgresStoreOptions = {}): ReturnType<typeof postgresHarness> {
   if (!bouncer) skip('pgbouncer is not installed, and only root can install it (Debian: apt-get install pgbouncer)');
-  return postgresHarness({}, { connectionString: bouncer!.url });
+  return postgresHarness(options, { connectionString: bouncer!.url });
 }
 
 const clauses = [...storeClauses, ...transactionalClauses] as unknown as readonly Clause<Awaited<ReturnType<typeof postgresHarness>>>[];
@@ -30,6 +31,15 @@ describe('postgresStore behind PgBouncer in transaction mode', { timeout: 60_000
   it.for(clauses.map((clause) => [`${clause.id}: ${clause.says}`, clause] as const))('keeps %s', async ([, clause], context) => {
     await runClause(clause, () => behindBouncer(context));
   });
+
+  const skipped = new Set(skipOfPartitions.map(({ clause }) => clause));
+  const inPartitions = [...clauses.filter(({ id }) => !skipped.has(id)), ...borderClauses];
+  it.for(inPartitions.map((clause) => [`${clause.id}: ${clause.says}`, clause] as const))(
+    'in partitions keeps %s',
+    async ([, clause], context) => {
+      await runClause(clause, () => behindBouncer(context, { partitions: 'daily' }));
+    },
+  );
 
   it('leaves nothing behind in the sessions that others get', async (context) => {
     const { db, schema, insert, close } = await (async () => {

@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import type { Partitions } from '../../../adapters/stores/postgres/index.ts';
 import { ask } from '../../../src/testing/clauses/kit.ts';
 import { service } from '../../support/services/index.ts';
-import { age, postgresHarness } from './postgres-harness.ts';
+import { age, partsOf, postgresHarness, turn } from './postgres-harness.ts';
 import { race, startChild } from './processes.ts';
 
 const cleanups: (() => unknown)[] = [];
@@ -9,18 +10,35 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-async function stand() {
-  const harness = await postgresHarness();
+async function stand(partitions?: Partitions) {
+  const harness = await postgresHarness(partitions ? { partitions } : {});
   cleanups.push(() => harness.close!());
+  if (partitions) {
+    // A border every now and then, under everything that goes on.
+    let turning = Promise.resolve();
+    const timer = setInterval(() => {
+      turning = turning.then(async () => {
+        if ((await partsOf(harness.db, harness.schema)).all < 20) await turn(harness.db, harness.schema).catch(() => {});
+      });
+    }, 150);
+    cleanups.push(
+      () => turning,
+      () => clearInterval(timer),
+    );
+  }
   const { url } = await service('postgres');
   const start = (kind: 'claim' | 'receive', client: number, keys = 10_000, size = 100) =>
-    startChild(new URL('./postgres-child.ts', import.meta.url), [kind, url, harness.schema, client, keys, size], cleanups);
+    startChild(
+      new URL('./postgres-child.ts', import.meta.url),
+      [kind, url, harness.schema, client, keys, size, ...(partitions ? [partitions] : [])],
+      cleanups,
+    );
   return { harness, start };
 }
 
-describe('processes that share a Postgres', { timeout: 180_000 }, () => {
+describe.each([undefined, 'daily' as const])('processes that share a Postgres (partitions: %s)', { timeout: 180_000 }, (partitions) => {
   it('16 of them claim each of 10,000 keys exactly once', async () => {
-    const { start } = await stand();
+    const { harness, start } = await stand(partitions);
     const children = Array.from({ length: 16 }, (_, client) => start('claim', client));
     await race(children);
     await Promise.all(children.map(({ gone }) => gone));
@@ -30,10 +48,11 @@ describe('processes that share a Postgres', { timeout: 180_000 }, () => {
     expect([claimed.length, new Set(claimed).size]).toEqual([10_000, 10_000]);
     const winners = children.filter((child) => child.batches.some((batch) => batch.claimed.length > 0));
     expect(winners.length, 'no race, if few have won anything').toBeGreaterThan(4);
+    if (partitions) expect((await partsOf(harness.db, harness.schema)).part, 'borders').toBeGreaterThan(3);
   });
 
   it('a claimer that is killed leaves claims that others get when the leases have ended', async () => {
-    const { harness, start } = await stand();
+    const { harness, start } = await stand(partitions);
     const child = start('claim', 0);
     child.onBatch = () => child.batches.length === 5 && child.process.kill('SIGKILL');
     await race([child]);
@@ -49,7 +68,7 @@ describe('processes that share a Postgres', { timeout: 180_000 }, () => {
   });
 
   it('transactional receivers that are killed and stopped have each effect exactly once, and nothing is lost', async () => {
-    const { harness, start } = await stand();
+    const { harness, start } = await stand(partitions);
     const messages = 3_000;
     let kills = 0;
     let stops = 0;

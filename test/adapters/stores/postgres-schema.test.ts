@@ -40,6 +40,32 @@ describe('migrate', () => {
     expect((await claim('a', 'u')).state).toBe('busy');
   });
 
+  it('makes partitions where they are asked for, weekly ones of daily ones, and none of one table', async () => {
+    await migrate(pool(), { schema, partitions: 'daily' });
+    const { claim } = single(postgresStore(pool(), { schema, partitions: 'daily' }));
+    await claim('a', 't');
+    await migrate(pool(), { schema, partitions: 'weekly' });
+    expect((await single(postgresStore(pool(), { schema, partitions: 'weekly' })).claim('a', 'u')).state).toBe('busy');
+    await expect(migrate(pool(), { schema })).rejects.toThrow(
+      /Expected one table in .*, got partitions: leave the option `partitions` as it was/,
+    );
+    await db.query(`drop schema ${schema} cascade`);
+    await migrate(pool(), { schema });
+    await expect(migrate(pool(), { schema, partitions: 'daily' })).rejects.toThrow(/Expected partitions in .*, got one table/);
+    await db.query(`update ${schema}.meta set version = 3`);
+    await expect(migrate(pool(), { schema, partitions: 'daily' })).rejects.toThrow(/Expected partitions in .*, got one table/);
+  });
+
+  it('gives tables of the version before what they lack', async () => {
+    await migrate(pool(), { schema });
+    await db.query(
+      `alter table ${schema}.meta drop partitions, drop part, drop closed_part, drop part_began_at; update ${schema}.meta set version = 3`,
+    );
+    await expect(postgresStore(pool(), { schema }).claim([ask('a', 't')])).rejects.toThrow('run `migrate(pool)`');
+    await migrate(pool(), { schema });
+    expect((await single(postgresStore(pool(), { schema })).claim('a', 't')).state).toBe('claimed');
+  });
+
   it.each(['a"b', 'a b', '1a', '', `x'; drop table y`])('refuses %j as a schema', async (name) => {
     await expect(migrate(pool(), { schema: name })).rejects.toMatchObject({ code: 'invalid-option' });
     expect(() => postgresStore(pool(), { schema: name })).toThrow('Expected `schema` to be letters');
@@ -66,12 +92,29 @@ describe('a store', () => {
     await expect(claim()).rejects.toThrow(advice);
   });
 
-  it('with a table that a crash would empty refuses, unless that is allowed by name', async () => {
-    await migrate(pool(), { schema });
-    await db.query(`alter table ${schema}.records set unlogged`);
-    await expect(claim()).rejects.toThrow(/to be logged: a crash would empty it, unless `allowDataLoss`/);
-    expect(await claim({ allowDataLoss: true })).toMatchObject([{ state: 'claimed' }]);
+  it.each([
+    [{}, { partitions: 'daily' }, 'to be daily partitions, got one table: give `partitions` as `migrate` had it'],
+    [{ partitions: 'daily' }, {}, 'to be one table, got daily partitions'],
+    [{ partitions: 'daily' }, { partitions: 'weekly' }, 'to be weekly partitions, got daily partitions'],
+  ])('with tables made with %j refuses %j', async (made, given, text) => {
+    await migrate(pool(), { schema, ...(made as object) });
+    await expect(claim(given)).rejects.toThrow(text);
+    const once = db
+      .connect()
+      .then((client) => recordOnce(client as never, { scope: 's', id: 'i', schema, ...(given as object) }).finally(() => client.release()));
+    if (!('partitions' in made && 'partitions' in given)) await expect(once).rejects.toMatchObject({ code: expect.stringMatching(/^42/) });
+    else expect(await once, 'which does not depend on how long they are').toBe('first');
   });
+
+  it.each([{}, { partitions: 'daily' as const }])(
+    'with a table that a crash would empty refuses, unless that is allowed by name (%j)',
+    async (layout) => {
+      await migrate(pool(), { schema, ...layout });
+      await db.query(`alter table ${schema}.records${'partitions' in layout ? '_1' : ''} set unlogged`);
+      await expect(claim(layout)).rejects.toThrow(/to be logged: a crash would empty it, unless `allowDataLoss`/);
+      expect(await claim({ ...layout, allowDataLoss: true })).toMatchObject([{ state: 'claimed' }]);
+    },
+  );
 
   it('on a server without fsync refuses, unless that is allowed by name', async () => {
     const server = await ownService('postgres', ['fsync=off']);
@@ -90,6 +133,9 @@ describe('a store', () => {
   it('refuses options that are none', () => {
     expect(() => postgresStore({} as never)).toThrow('Expected `pool` to be a pg Pool');
     expect(() => postgresStore(pool(), { lockTimeoutMs: 0 })).toThrow('Expected `lockTimeoutMs`');
+    expect(() => postgresStore(pool(), { partitions: 'hourly' as never })).toThrow(
+      'Expected `partitions` to be "daily", "weekly" or undefined',
+    );
     expect(() => postgresStore(pool(), { allowDataLoss: 'yes' as never })).toThrow('Expected `allowDataLoss` to be true or false');
   });
 });

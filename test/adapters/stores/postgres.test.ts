@@ -1,6 +1,6 @@
 import { describe, it } from 'vitest';
 import { storeContract, transactionalStoreContract } from '../../../src/testing/index.ts';
-import { postgresHarness } from './postgres-harness.ts';
+import { postgresHarness, skipOfPartitions } from './postgres-harness.ts';
 
 for (const pipeline of [false, true]) {
   const name = `postgresStore, ${pipeline ? 'with' : 'without'} pipelining`;
@@ -8,3 +8,7 @@ for (const pipeline of [false, true]) {
   storeContract({ describe, it, name, open });
   transactionalStoreContract({ describe, it, name, open });
 }
+
+const partitioned = { describe, it, name: 'postgresStore in partitions', open: () => postgresHarness({ partitions: 'daily' }) };
+storeContract({ ...partitioned, skip: skipOfPartitions });
+transactionalStoreContract(partitioned);
