@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Bench, CaseResult } from './bench.ts';
 
-const names = ['effects', 'kafka', 'postgres', 'redis', 'redis-remembered', 'sqlite'];
+const names = ['core', 'effects', 'kafka', 'postgres', 'redis', 'redis-remembered', 'sqlite'];
 const [name, ...rest] = process.argv.slice(2);
 if (!name || !names.includes(name)) {
   console.error(`Expected the name of a benchmark (${names.join(', ')}), got ${name ?? 'none'}`);

@@ -9,7 +9,7 @@ import { type RunSaga, sagaOf } from './effects/saga.ts';
 import { type Step, stepOf } from './effects/step.ts';
 import { describeError, ReceiverError, RetryAfter, TerminalError, thrownValue } from './errors.ts';
 import type { BaseContext } from './guarantee.ts';
-import { runInside } from './inside.ts';
+import { Running } from './inside.ts';
 import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import type { DeadLetterReason, Message, RetryReason } from './message.ts';
@@ -90,6 +90,11 @@ class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<Publ
     return (this.#openRun && (() => this.#openRun!().now())) as () => Promise<number>;
   }
 
+  /** Whether there is anything to `end`. */
+  get hasBegun(): boolean {
+    return this.#publishing !== undefined || this.#run !== undefined;
+  }
+
   /** The handler has ended; so has what it has begun. */
   async end(failed: boolean): Promise<void> {
     try {
@@ -120,32 +125,29 @@ export async function runHandler(
   own: Own,
 ): Promise<Handled> {
   const { clock } = settings.world;
+  const running = new Running(owner, job.key);
   // The schema counts too: one that asks a service may hang like any handler.
   lease.limit(settings.handlerTimeoutMs);
   try {
     const payload = settings.schema ? await fit('invalid-payload', validate(settings.schema, job.payload)) : job.payload;
     const context = new HandlerContext(job, lease, own, settings);
     const startedAt = clock.now();
-    const result = await runInside(owner, job.key, () => handled(() => handler(payload, context), context));
+    let result: unknown;
+    try {
+      result = await running.call(() => handler(payload, context));
+    } catch (error) {
+      await context.end(true);
+      throw error;
+    }
+    if (context.hasBegun) await context.end(false);
     const durationMs = clock.now() - startedAt;
     if (!settings.results) return { result, encoded: undefined, durationMs };
     const encoded = await fit('unencodable-result', async () => encodeResult(settings.codec, settings.maxResultBytes, result));
     return { result, encoded, durationMs };
   } finally {
-    lease.limit(Number.POSITIVE_INFINITY);
+    running.ended = true;
+    lease.unlimit();
   }
-}
-
-async function handled(handle: () => unknown, context: HandlerContext): Promise<unknown> {
-  let result: unknown;
-  try {
-    result = await handle();
-  } catch (error) {
-    await context.end(true);
-    throw error;
-  }
-  await context.end(false);
-  return result;
 }
 
 /** Decides by the class of the error, then by what happened to the lease, then by the attempts that are left. */

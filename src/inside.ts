@@ -1,19 +1,30 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-interface Running {
+const running = new AsyncLocalStorage<Running>();
+
+/** One run of a handler or a step, as `isInside` knows it. Whoever makes it says when it has ended. */
+export class Running {
   readonly owner: object;
   readonly key: string;
-  readonly outer: Running | undefined;
-  ended: boolean;
-}
+  readonly outer: Running | undefined = running.getStore();
+  ended = false;
 
-const running = new AsyncLocalStorage<Running>();
+  constructor(owner: object, key: string) {
+    this.owner = owner;
+    this.key = key;
+  }
+
+  /** `work`, and all that follows from it, is inside. */
+  call<T>(work: () => T): T {
+    return running.run(this, work);
+  }
+}
 
 /** Runs `work` so that `isInside` knows where it is. */
 export async function runInside<T>(owner: object, key: string, work: () => Promise<T> | T): Promise<T> {
-  const inside: Running = { owner, key, outer: running.getStore(), ended: false };
+  const inside = new Running(owner, key);
   try {
-    return await running.run(inside, async () => work());
+    return await inside.call(work);
   } finally {
     inside.ended = true;
   }

@@ -47,7 +47,8 @@ export function jobsOf(
   source: Source,
   options: { identify(message: Message): Identity; token(): string },
 ): Job[] {
-  const leaders = new Map<string, Job>();
+  /** Jobs of this batch that copies can follow, by key. */
+  const leaders = new Map<Key, Job[]>();
   return deliveries.map((delivery, index) => {
     const { message } = delivery;
     let identity: Identity = { id: '', payload: undefined, key: '', fingerprint: '' };
@@ -58,16 +59,20 @@ export function jobsOf(
       preset = poison(error);
     }
     // Without an order of their own only copies of one message have to wait for each other.
-    const lane = delivery.orderingKey !== undefined ? `o:${delivery.orderingKey}` : `k:${identity.key || index}`;
-    const id = `${identity.key}${identity.fingerprint}${lane}`;
+    // No key has a colon in it, and none is as short as an index.
+    const lane = delivery.orderingKey !== undefined ? `order:${delivery.orderingKey}` : identity.key || String(index);
+    const sameKey = leaders.get(identity.key);
     const job: Job = {
-      ...identity,
+      id: identity.id,
+      payload: identity.payload,
+      key: identity.key,
+      fingerprint: identity.fingerprint,
       delivery,
       message,
       source,
       lane,
       token: options.token(),
-      follows: preset ? undefined : leaders.get(id),
+      follows: preset ? undefined : sameKey?.find((each) => each.lane === lane && each.fingerprint === identity.fingerprint),
       preset,
       answer: undefined,
       lease: undefined,
@@ -75,7 +80,9 @@ export function jobsOf(
       foreseen: undefined,
       verdict: undefined,
     };
-    if (!preset && !job.follows) leaders.set(id, job);
+    if (preset || job.follows) return job;
+    if (sameKey) sameKey.push(job);
+    else leaders.set(job.key, [job]);
     return job;
   });
 }

@@ -21,8 +21,12 @@ export interface Lease {
   /** The claim has been settled, or is to end by itself. */
   unclaim(): void;
   abort(reason: ReceiverError): void;
-  /** Aborts the signal when a handler that starts now has run for `ms`; `Infinity` takes that back. */
+  /** Calls `task` when the signal is aborted, or now if it is. Most are never aborted, and a signal for each would cost as much as all the rest. */
+  whenAborted(task: () => void): void;
+  /** Aborts the signal when a handler that starts now has run for `ms`. */
   limit(ms: number): void;
+  /** The handler has ended in time. */
+  unlimit(): void;
   /** Ends the keeping alive. What holds there are end by themselves, or have been ended by a settle and a verdict. */
   end(): void;
 }
@@ -130,8 +134,9 @@ export function leases(options: {
 
   /** A delivery may have waited for long, so that little of the broker's hold is left: its first beat comes sooner. */
   function keep(lease: Kept): void {
-    const leftMs = Math.max(0, lease.deadline - clock.now());
-    nextBeatAt = Math.min(nextBeatAt, clock.now() + Math.min(beatMs, leftMs / 3));
+    const now = clock.now();
+    const leftMs = Math.max(0, lease.deadline - now);
+    nextBeatAt = Math.min(nextBeatAt, now + Math.min(beatMs, leftMs / 3));
     wakeAt(nextBeatAt);
   }
 
@@ -204,6 +209,7 @@ class Kept implements Lease {
   aborted: ReceiverError | undefined;
   #limitMs = 0;
   #controller: AbortController | undefined;
+  #onAbort: (() => void) | undefined;
 
   constructor(keeper: Keeper, delivery: Delivery, source: Source) {
     this.#keeper = keeper;
@@ -260,12 +266,22 @@ class Kept implements Lease {
     if (this.aborted) return;
     this.aborted = reason;
     this.#controller?.abort(reason);
+    this.#onAbort?.();
+  }
+
+  whenAborted(task: () => void): void {
+    this.#onAbort = task;
+    if (this.aborted) task();
   }
 
   limit(ms: number): void {
     this.#limitMs = ms;
     this.limitedUntil = this.#keeper.clock.now() + ms;
     this.#keeper.wakeBy(this.limitedUntil);
+  }
+
+  unlimit(): void {
+    this.limitedUntil = Number.POSITIVE_INFINITY;
   }
 
   timeIsUp(): void {

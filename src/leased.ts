@@ -16,6 +16,8 @@ import {
   verdictFor,
   type Way,
 } from './core.ts';
+import type { StepSource } from './effects/attempt-journal.ts';
+import type { GuardedJournal } from './guarded-store.ts';
 import { failureOf, type Handled, runHandler } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
 import type { Lease } from './lease.ts';
@@ -70,10 +72,11 @@ export function leasedWay(core: Core, owner: object): Way {
   }
 
   async function runLane(lane: readonly Job[], down: { readonly error: unknown } | undefined): Promise<void> {
-    for (const [i, job] of lane.entries()) {
+    for (const job of lane) {
       deliver(job, await verdictOf(job, down));
       if (job.verdict!.action !== 'retry') continue;
-      await Promise.all(lane.slice(i + 1).map((rest) => block(rest, job)));
+      const rest = lane.slice(lane.indexOf(job) + 1);
+      await Promise.all(rest.map((each) => block(each, job)));
       return;
     }
   }
@@ -109,7 +112,12 @@ export function leasedWay(core: Core, owner: object): Way {
     }
   }
 
-  async function handle(job: Job, answer: Answer): Promise<Verdict> {
+  function handle(job: Job, answer: Answer): Verdict | Promise<Verdict> {
+    if (answer.state === 'busy') return wait(job, answer);
+    return verdictFor(core, job, answer) ?? useClaim(job, answer as Claimed, job.lease!);
+  }
+
+  async function wait(job: Job, answer: Answer): Promise<Verdict> {
     const giveUpAt = clock.now() + settings.waitMs;
     for (let pollMs = firstPollMs; answer.state === 'busy'; pollMs = Math.min(pollMs * 2, maxPollMs)) {
       tell('busy', job, { remainingMs: answer.remainingMs });
@@ -120,7 +128,7 @@ export function leasedWay(core: Core, owner: object): Way {
       await claim([job]);
       answer = job.answer!;
     }
-    return verdictFor(core, job, answer) ?? (await useClaim(job, answer as Claimed, job.lease!));
+    return handle(job, answer);
   }
 
   async function useClaim(job: Job, claimed: Claimed, lease: Lease): Promise<Verdict> {
@@ -131,7 +139,9 @@ export function leasedWay(core: Core, owner: object): Way {
       if (core.stopping.aborted) return await unstarted(job, 'stopped');
       if (lease.over) return await unstarted(job, 'expired');
       tell('claimed', job, { attempt: claimed.attempt, orphaned: claimed.orphaned });
-      return await runClaimed(job, claimed, lease);
+      const handled = runClaimed(job, claimed, lease);
+      const outcome = await unlessAbandoned(lease, handled);
+      return outcome === 'abandoned' ? abandon(job, claimed.attempt, handled) : await conclude(core, job, outcome);
     } finally {
       core.limiter.leave();
     }
@@ -141,19 +151,28 @@ export function leasedWay(core: Core, owner: object): Way {
     return conclude(core, job, { ending: unstartedEnding, verdict: () => retry(core, job, reason, 0) });
   }
 
-  async function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Verdict> {
-    const claim = { key: job.key, token: job.token, fence };
-    const steps = store.journal && { journal: store.journal, claim: async () => claim };
+  /** Never rejects. */
+  async function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Outcome> {
+    const steps = store.journal && stepsOf(store.journal, job, fence);
     const own = settings.guarantee === 'fenced' ? { attempt, steps, fence } : { attempt, steps };
-    const handled = runHandler(owner, settings, core.handler, job, lease, own).then(
-      (done) => completed(job, attempt, done),
-      (error: unknown) => outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt),
-    );
-    const first = await Promise.race([handled, abandoned(lease, handled)]);
-    if (first !== 'abandoned') return conclude(core, job, first);
+    try {
+      return completed(job, attempt, await runHandler(owner, settings, core.handler, job, lease, own));
+    } catch (error) {
+      return outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt);
+    }
+  }
 
-    // Its claim is no longer extended, and is not given back: nobody else may start before the lease has ended. If the handler does
-    // end, and nobody has claimed the message since, its outcome still counts.
+  function stepsOf(journal: GuardedJournal, { key, token }: Job, fence: number): StepSource {
+    const claim = { key, token, fence };
+    return { journal, claim: async () => claim };
+  }
+
+  /**
+   * The claim is no longer extended, and is not given back: nobody else may start before the lease has ended. If the handler does end, and nobody
+   * has claimed the message since, its outcome still counts.
+   */
+  function abandon(job: Job, attempt: number, handled: Promise<Outcome>): Verdict {
+    const lease = job.lease!;
     const afterMs = lease.remainingMs;
     lease.unclaim();
     const settled = handled.then(({ ending }) => store.settle([endOf(core, job, ending)])).catch(() => {});
@@ -179,18 +198,18 @@ export function leasedWay(core: Core, owner: object): Way {
     };
   }
 
-  /** Resolves when the handler has been given up. Leaves no timer and no listener behind once it has ended. */
-  function abandoned(lease: Lease, handled: Promise<unknown>): Promise<'abandoned'> {
+  /** Waits for the handler until it has been given up. Leaves no timer behind once it has ended. `handled` never rejects. */
+  function unlessAbandoned<T>(lease: Lease, handled: Promise<T>): Promise<T | 'abandoned'> {
     return new Promise((resolve) => {
+      let ended = false;
       let cancel = () => {};
-      const onAbort = () => {
-        cancel = clock.after(abandonAfterMs, () => resolve('abandoned'));
-      };
-      lease.signal.addEventListener('abort', onAbort, { once: true });
-      if (lease.signal.aborted) onAbort();
-      void handled.finally(() => {
-        lease.signal.removeEventListener('abort', onAbort);
+      lease.whenAborted(() => {
+        if (!ended) cancel = clock.after(abandonAfterMs, () => resolve('abandoned'));
+      });
+      void handled.then((result) => {
+        ended = true;
         cancel();
+        resolve(result);
       });
     });
   }
@@ -208,7 +227,7 @@ export function leasedWay(core: Core, owner: object): Way {
           },
         (error: unknown) => outcomeOf(core, job, failureOf(settings, error, 1, lease), 1).verdict,
       );
-      const verdict = await Promise.race([handled, abandoned(lease, handled)]);
+      const verdict = await unlessAbandoned(lease, handled);
       return verdict === 'abandoned' ? letGo(job, 1, handled, settings.leaseMs) : verdict();
     } finally {
       core.limiter.leave();

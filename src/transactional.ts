@@ -80,13 +80,13 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     const verdicts = await inUnit(free);
     await earlier;
     const own = new Set(free);
-    for (const [i, job] of free.entries()) {
+    free.forEach((job, i) => {
       const blocker = blockers.get(job.lane);
       // A unit of an earlier group did not commit, and so nor did this one's.
       const verdict = blocker && !own.has(blocker) ? behind(core, job, blocker) : verdicts[i]!;
       deliver(job, verdict);
       if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
-    }
+    });
     for (const job of blocked) deliver(job, behind(core, job, blockers.get(job.lane)!));
   }
 
@@ -133,7 +133,9 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     const work = new UnitOfWork(core, owner);
     const run = async (unit: Unit<unknown> | undefined): Promise<Verdict[]> => {
       const verdicts = await work.run(unit, jobs);
-      for (const [i, job] of jobs.entries()) job.foreseen = verdicts[i]!;
+      jobs.forEach((job, i) => {
+        job.foreseen = verdicts[i]!;
+      });
       for (const job of jobs) whenForeseen.get(job)?.();
       return verdicts;
     };
@@ -220,12 +222,12 @@ class UnitOfWork {
     return behind(this.#core, job, blocker, verdict);
   }
 
-  async #verdictOf(
+  #verdictOf(
     unit: Unit<unknown> | undefined,
     job: Job,
     answer: Answer | undefined,
     given: ReadonlyMap<Job, Verdict>,
-  ): Promise<Verdict> {
+  ): Verdict | Promise<Verdict> {
     const core = this.#core;
     if (job.preset) return job.preset;
     if (job.follows) return follow(core, job, given.get(job.follows) ?? job.follows.verdict ?? job.follows.foreseen!);
