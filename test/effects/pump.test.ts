@@ -115,6 +115,25 @@ describe('what a relay makes of the answers of a destination', () => {
     await sending.drain();
     expect(takes.map(({ fates }) => fates[0]?.as)).toEqual(['again', 'again', 'parked', undefined]);
   });
+
+  it('is not asked for a message whose tries are used up: those who tried it have died', async () => {
+    const batches = [[due('last try', 2)], [due('bad', 3)], [due('worse', 4)]];
+    const got: string[] = [];
+    const { takes, sending, errors } = stand(
+      () => batches.shift() ?? [],
+      async (messages) => (got.push(...messages.map(({ id }) => id)), messages.map(() => sent)),
+      { maxAttempts: 3 },
+    );
+    await sending.drain();
+    expect(got).toEqual(['last try']);
+    expect(takes.map(({ fates }) => fates[0])).toEqual([
+      { as: 'sent' },
+      { as: 'parked', reason: 'Tried 3 times; who tried it died, or lost the database' },
+      { as: 'parked', reason: 'Tried 4 times; who tried it died, or lost the database' },
+      undefined,
+    ]);
+    expect(errors).toEqual([]);
+  });
 });
 
 describe('a relay whose destination is down', () => {
