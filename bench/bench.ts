@@ -10,8 +10,11 @@ export interface CaseResult {
   readonly perSecond: number;
 }
 
-/** A figure that is promised, and what was measured. */
-export type Aim = { readonly name: string; readonly measured: number } & ({ readonly atLeast: number } | { readonly atMost: number });
+/** A figure that is promised, and what was measured: of a comparison, the messages a second of both. */
+export type Aim = { readonly name: string; readonly measured: number; readonly of?: readonly [number, number] } & (
+  | { readonly atLeast: number }
+  | { readonly atMost: number }
+);
 
 export type Bench = (options: { readonly seconds: number }) => Promise<BenchResult>;
 
@@ -60,6 +63,15 @@ export async function sideBySide(
   return contenders.map(({ name }, i) => {
     const messages = counted[i]!.reduce((sum, round) => sum + round.messages, 0);
     return { name, messages, perSecond: Math.round(median(counted[i]!.map((round) => (round.messages / round.ms) * 1_000))) };
+  });
+}
+
+/** Compares two cases by their names. */
+export function comparing(cases: readonly CaseResult[]): (name: string, to: string) => Pick<Aim, 'measured' | 'of'> {
+  const perSecond = (wanted: string) => cases.find(({ name }) => name === wanted)!.perSecond;
+  return (name, to) => ({
+    measured: Number((perSecond(name) / perSecond(to)).toFixed(3)),
+    of: [perSecond(name), perSecond(to)],
   });
 }
 

@@ -1,7 +1,8 @@
-/** `npm run bench -- <name> [--seconds N]`: runs one benchmark, prints its table, writes `bench/results/<name>.json`. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+/** `npm run bench -- <name> [--seconds N]`: runs one benchmark, prints its table, writes `bench/results/<name>.json` and the README's figures. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Bench, CaseResult } from './bench.ts';
+import { isMet, withFigures } from './figures.ts';
 
 const names = ['core', 'effects', 'kafka', 'postgres', 'redis', 'redis-remembered', 'sqlite'];
 const [name, ...rest] = process.argv.slice(2);
@@ -23,15 +24,16 @@ const best = Math.max(...cases.map(({ perSecond }) => perSecond));
 const width = Math.max(...cases.map((each) => each.name.length));
 console.log(`\n${machine}\n`);
 for (const each of cases) console.log(line(each));
-for (const { name: aim, measured, ...limit } of aims) {
-  const met = 'atLeast' in limit ? measured >= limit.atLeast : measured <= limit.atMost;
-  console.log(
-    `${met ? 'met' : 'MISSED'}: ${aim}: ${measured} (${'atLeast' in limit ? `at least ${limit.atLeast}` : `at most ${limit.atMost}`})`,
-  );
+for (const aim of aims) {
+  const limit = 'atLeast' in aim ? `at least ${aim.atLeast}` : `at most ${aim.atMost}`;
+  console.log(`${isMet(aim) ? 'met' : 'MISSED'}: ${aim.name}: ${aim.measured} (${limit})`);
 }
+const recorded = { date: new Date().toISOString(), machine, cases, aims };
 const results = new URL('results/', import.meta.url);
 mkdirSync(results, { recursive: true });
-writeFileSync(new URL(`${name}.json`, results), `${JSON.stringify({ date: new Date().toISOString(), machine, cases, aims }, null, 2)}\n`);
+writeFileSync(new URL(`${name}.json`, results), `${JSON.stringify(recorded, null, 2)}\n`);
+const readme = new URL('../README.md', import.meta.url);
+writeFileSync(readme, withFigures(readFileSync(readme, 'utf8'), name, recorded));
 
 function line({ name: title, messages, perSecond }: CaseResult): string {
   const bar = '█'.repeat(Math.round((perSecond / best) * 30));

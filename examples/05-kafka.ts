@@ -1,5 +1,5 @@
-// A kafkajs consumer with effects in Postgres, made idempotent by one line: a producer that sends again, a handler with a typo, poison. Needs a broker
-// and a database: TEST_KAFKA_BROKERS and TEST_POSTGRES_URL (`npm run services -- up kafka postgres` starts them, and tells their addresses).
+// A kafkajs consumer with effects in Postgres, made idempotent by one line: a producer that sends again, a handler with a typo, poison. `npm run
+// example -- 05-kafka` starts a broker and a database for it; others are named by TEST_KAFKA_BROKERS and TEST_POSTGRES_URL.
 
 import { createReceiver, header, TerminalError } from 'idempotent-receiver';
 import { kafka, watermark } from 'idempotent-receiver/kafka';
@@ -38,7 +38,7 @@ const receiver = createReceiver(
     backoff: { firstMs: 200 },
     on: {
       duplicate: ({ message }) => console.log(`a copy of ${message.headers['message-id']} was stopped`),
-      released: ({ message, error }) => console.log(`${message.headers['message-id']} will be tried again: ${error}`),
+      released: ({ message, reason, error }) => console.log(`${message.headers['message-id']} will be tried again: ${error ?? reason}`),
       parked: ({ message, detail }) => console.log(`${message.headers['message-id']} was put aside: ${detail}`),
     },
   },

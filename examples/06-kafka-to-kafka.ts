@@ -1,5 +1,5 @@
 // Kafka to Kafka, exactly once by business id: orders come in, some of them twice, each gets its customer's country and goes out. Meanwhile the
-// workers are killed. Needs a broker: TEST_KAFKA_BROKERS, by default 127.0.0.1:9092 (`npm run services -- up kafka` starts one, and tells its address).
+// workers are killed. `npm run example -- 06-kafka-to-kafka` starts a broker for it; another is named by TEST_KAFKA_BROKERS.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
