@@ -3,7 +3,9 @@ import type { Clock } from '../../../../src/clock.ts';
 /** A consumer group as its coordinator keeps it. */
 export interface GroupModel {
   /** Resolves when all members have joined, or when those that have not have been put out. */
-  join(memberId: string | undefined, member: Membership): Promise<{ memberId: string; generation: number; assigned: string[] }>;
+  join(memberId: string | undefined, member: Membership): Promise<{ memberId: string; generation: number }>;
+  /** What the member has got in this generation. */
+  sync(memberId: string | undefined, generation: number): string[];
   leave(memberId: string): void;
   heartbeat(memberId: string | undefined, generation: number): void;
   commit(memberId: string | undefined, generation: number, partition: string, offset: number): void;
@@ -17,7 +19,20 @@ export interface GroupModel {
   readonly members: readonly string[];
 }
 
+/** Told of what the coordinator decides. */
+export interface GroupWatch {
+  /** All that have joined are in a new generation. */
+  rebalanced?(generation: number): void;
+  /** Why a member is none any more: silent for its session, not back from a rebalance in time, or by itself. */
+  out?(memberId: string, why: 'session' | 'rebalance' | 'left'): void;
+  /** A commit was refused: its member or its generation is not of the group any more. */
+  refused?(memberId: string, partition: string, offset: number): void;
+  committed?(partition: string, offset: number, memberId: string): void;
+}
+
 interface Membership {
+  /** Begins the ids of its members. */
+  readonly clientId?: string | undefined;
   readonly topics: readonly string[];
   readonly sessionTimeout: number;
   readonly rebalanceTimeout: number;
@@ -25,15 +40,16 @@ interface Membership {
 
 interface Member extends Membership {
   cancel: () => void;
-  joining: ((joined: { memberId: string; generation: number; assigned: string[] }) => void) | undefined;
+  joining: ((joined: { memberId: string; generation: number }) => void) | undefined;
+  assigned: string[];
 }
 
 /** An error as kafkajs makes of a protocol error. */
-function protocolError(type: string): Error {
-  return Object.assign(new Error(type), { name: 'KafkaJSProtocolError', type, retriable: type !== 'UNKNOWN_MEMBER_ID' });
+export function protocolError(type: string, retriable = false): Error {
+  return Object.assign(new Error(type), { name: 'KafkaJSProtocolError', type, retriable });
 }
 
-export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[]) => string[]): GroupModel {
+export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[]) => string[], watch: GroupWatch = {}): GroupModel {
   const members = new Map<string, Member>();
   const offsets = new Map<string, number>();
   const history: GroupModel['history'] = [];
@@ -45,7 +61,7 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
     const member = members.get(memberId)!;
     member.cancel();
     // Who waits for the others is not put out meanwhile.
-    member.cancel = member.joining ? () => {} : clock.after(member.sessionTimeout, () => expel(memberId));
+    member.cancel = member.joining ? () => {} : clock.after(member.sessionTimeout, () => expel(memberId, 'session'));
   }
 
   function prepare(): void {
@@ -57,9 +73,10 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
   function complete(): void {
     preparing?.();
     preparing = undefined;
-    for (const [id, member] of members) if (!member.joining) remove(id);
+    for (const [id, member] of members) if (!member.joining) remove(id, 'rebalance');
     if (members.size === 0) return;
     generation++;
+    watch.rebalanced?.(generation);
     const ids = [...members.keys()].sort();
     const assigned = new Map(ids.map((id) => [id, [] as string[]]));
     const topics = [...new Set([...members.values()].flatMap((member) => member.topics))];
@@ -67,23 +84,25 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
     for (const [memberId, member] of members) {
       const joined = member.joining!;
       member.joining = undefined;
+      member.assigned = assigned.get(memberId)!;
       touch(memberId);
-      joined({ memberId, generation, assigned: assigned.get(memberId)! });
+      joined({ memberId, generation });
     }
   }
 
-  function remove(memberId: string): void {
+  function remove(memberId: string, why: 'session' | 'rebalance' | 'left'): void {
     members.get(memberId)?.cancel();
     members.delete(memberId);
+    watch.out?.(memberId, why);
   }
 
   function completeIfAll(): void {
     if (preparing && members.size > 0 && [...members.values()].every(({ joining }) => joining)) complete();
   }
 
-  function expel(memberId: string): void {
+  function expel(memberId: string, why: 'session' | 'left'): void {
     if (!members.has(memberId)) return;
-    remove(memberId);
+    remove(memberId, why);
     if (members.size === 0) {
       preparing?.();
       preparing = undefined;
@@ -102,30 +121,42 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
 
   return {
     history,
-    expel,
-    leave: expel,
+    expel: (memberId) => expel(memberId, 'session'),
+    leave: (memberId) => expel(memberId, 'left'),
     rebalance: prepare,
     get members() {
       return [...members.keys()];
     },
     async join(known, membership) {
       if (known !== undefined && !members.has(known)) throw protocolError('UNKNOWN_MEMBER_ID');
-      const memberId = known ?? `member-${++made}`;
+      const memberId = known ?? `${membership.clientId ?? 'member'}-${++made}`;
       members.get(memberId)?.cancel();
       return new Promise((resolve) => {
-        members.set(memberId, { ...membership, cancel: () => {}, joining: resolve });
+        members.set(memberId, { ...membership, cancel: () => {}, joining: resolve, assigned: [] });
         prepare();
         completeIfAll();
       });
+    },
+    sync(memberId, of) {
+      const id = check(memberId, of);
+      if (preparing) throw protocolError('REBALANCE_IN_PROGRESS');
+      return members.get(id)!.assigned;
     },
     heartbeat(memberId, of) {
       check(memberId, of);
       if (preparing) throw protocolError('REBALANCE_IN_PROGRESS');
     },
     commit(memberId, of, partition, offset) {
-      const id = check(memberId, of);
+      let id: string;
+      try {
+        id = check(memberId, of);
+      } catch (error) {
+        watch.refused?.(memberId ?? 'nobody', partition, offset);
+        throw error;
+      }
       offsets.set(partition, offset);
       history.push({ partition, offset, memberId: id });
+      watch.committed?.(partition, offset, id);
     },
     committed: (partition) => offsets.get(partition),
   };

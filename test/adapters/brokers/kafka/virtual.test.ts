@@ -243,10 +243,10 @@ describe('offsets', () => {
 
   it('pass records that are not shown', async () => {
     const { model, world, worker, committed } = virtual();
-    await worker(() => {});
     model.produce('t', messages(1));
     model.produceControl('t', 0);
     model.produceControl('t', 0);
+    await worker(() => {});
     await world.advance(1_000);
     expect(committed()).toBe(3);
   });

@@ -175,7 +175,8 @@ describe.each(['watermark', 'watermark only'] as const)('with %s', (kind) => {
     model.recreateTopic('t');
     model.produce('t', [{ id: 'new' }]);
     const stopped = first.adapter.stop().then(() => first.consumer.stop());
-    await advance(1_000);
+    // kafkajs waits for its fetch to end.
+    await advance(6_000);
     await stopped;
     model.group('g').history.length = 0;
     const back = (to: { seek(to: object): void }) => to.seek({ topic: 't', partition: 0, offset: '0' });
