@@ -1,4 +1,5 @@
 import type { Receiver } from '../../src/index.ts';
+import type { DedupStore, TransactionalStore } from '../../src/store.ts';
 import type { Link, Server } from './link.ts';
 import type { Sent } from './scenario.ts';
 import type { Worker } from './worker.ts';
@@ -17,6 +18,9 @@ export interface Callee {
   running(): number;
 }
 
+/** A store as one worker has it. */
+export type WorkerStore = DedupStore & Partial<TransactionalStore<unknown>>;
+
 /** A message where it is now: still to be handled, put aside, or gone. */
 export interface Whereabouts {
   readonly sent: Sent;
@@ -33,14 +37,18 @@ export interface Whereabouts {
 }
 
 /**
- * A broker in the simulated world. SQS is one; a Kafka with partitions, groups, generations and offsets is to be another: the rest of the
- * simulator knows no more of a broker than this.
+ * A broker in the simulated world: a queue of SQS, a Kafka with partitions, groups, generations and offsets. The rest of the simulator knows no
+ * more of a broker than this.
  */
 export interface SimBroker {
   readonly server: Server;
   /** Whether messages of one group come in order. */
   readonly ordered: boolean;
+  /** A client that gives up by itself: after so long a request without a reply is an error. */
+  readonly requestTimeoutMs?: number;
   send(message: Sent): void;
+  /** What a receiver is given in place of the store, where the broker's adapter has something to add to it. */
+  dress?(worker: Worker, store: WorkerStore): WorkerStore;
   consumer(worker: Worker, link: Link, receiver: Receiver): Consumer;
   /** In place of `consumer`, where there is no broker but callers. */
   callee?(worker: Worker, callee: Callee): Consumer;

@@ -40,8 +40,21 @@ const byWay: Record<Way, Partial<Counts>> = {
 const byBroker: Record<BrokerKind, Partial<Counts>> = {
   standard: { copies: 60, keptDeletes: 40, batchCopies: 20 },
   fifo: { staleHandles: 100, groupStops: 60 },
+  kafka: {
+    redriven: 0,
+    copies: 25,
+    batchCopies: 100,
+    groupStops: 180,
+    rebalances: 2_000,
+    expelled: 400,
+    refusedCommits: 60,
+    clientCrashes: 1_000,
+  },
   calls: { redriven: 0, tooOld: 0, abandoned: 0 },
 };
+
+/** Where the two together make something rarer. */
+const byCell: Readonly<Record<string, Partial<Counts>>> = { 'transactional × kafka': { inDoubtCommitted: 8, conflicts: 8 } };
 
 /** Fewer seeds than this prove too little to be asked for more. */
 const enoughSeeds = 300;
@@ -49,7 +62,7 @@ const enoughSeeds = 300;
 /** What was not exercised enough: a run that never got there has not shown that it works there. */
 export function missing(way: Way, broker: BrokerKind, seeds: number, counts: Counts): string[] {
   if (seeds < enoughSeeds) return [];
-  const needed = { ...always, ...byWay[way], ...byBroker[broker] };
+  const needed = { ...always, ...byWay[way], ...byBroker[broker], ...byCell[`${way} × ${broker}`] };
   return Object.entries(needed).flatMap(([name, per1000]) => {
     const need = Math.floor((per1000 * seeds) / 1_000);
     const got = counts[name as Interesting];

@@ -50,7 +50,7 @@ export interface LinkOptions {
   readonly pauseMs: number;
   readonly slowMs: number;
   /** A driver that gives up by itself: after so long a request without a reply is an error. Default: it waits for ever. */
-  readonly hangMs?: number;
+  readonly hangMs?: number | undefined;
   readonly onFault: (fault: Fault, op: string) => void;
 }
 
@@ -58,7 +58,13 @@ export interface LinkOptions {
 const longMs = 200;
 
 /** What may go wrong with these costs nobody a claim: a message comes again, and is known. A handler that sees its effect fail fails itself. */
-const harmless = new Set(['receive', 'delete', 'dead-letter', 'attributes', 'url', 'purge', 'effect']);
+const harmless = new Set([
+  ...['receive', 'delete', 'dead-letter', 'attributes', 'url', 'purge', 'effect'],
+  ...['Fetch', 'OffsetFetch', 'OffsetCommit', 'JoinGroup', 'SyncGroup', 'LeaveGroup'],
+]);
+
+/** Requests that are meant to wait at the server. */
+const patient = new Set(['receive', 'Fetch', 'JoinGroup']);
 
 /** A new one each time: whoever waits for a promise is kept by it. */
 const never = () => new Promise<never>(() => {});
@@ -103,8 +109,8 @@ export class Link implements Calls {
       const wayBack = kind === 'slow-reply' ? size * slowMs : 0;
       const sentAt = kernel.now;
       const answer = (take: () => void) => {
-        // A server that takes so long (a lock, a queue) may be taken for dead by the caller. Only a receive is meant to wait.
-        if (kernel.now - sentAt > longMs && op !== 'receive') worker.trouble(isExcuse);
+        // A server that takes so long (a lock, a queue) may be taken for dead by the caller.
+        if (kernel.now - sentAt > longMs && !patient.has(op)) worker.trouble(isExcuse);
         // What a slow receive brings has been hidden for longer than the worker can know.
         if (kind === 'slow-reply' && op === 'receive') worker.trouble(true, kernel.now + wayBack);
         if (kind === 'lost-reply') return fail(this.#ms(), new NetworkError(`${op}: reply lost`));

@@ -1,10 +1,11 @@
 import { type Chance, hash, type Odds, Stream } from './chance.ts';
 import { type CallFault, callFaults } from './link.ts';
+import { type KafkaScenario, kafkaScenarioOf } from './scenario-kafka.ts';
 
 export const ways = ['leased', 'fenced', 'transactional'] as const;
 export type Way = (typeof ways)[number];
-/** `calls`: no broker, but callers of a `once` function. */
-export const brokerKinds = ['standard', 'fifo', 'calls'] as const;
+/** `standard` and `fifo`: queues of SQS. `calls`: no broker, but callers of a `once` function. */
+export const brokerKinds = ['standard', 'fifo', 'kafka', 'calls'] as const;
 export type BrokerKind = (typeof brokerKinds)[number];
 
 /** What is simulated: each way on each broker, and `once`, which is always leased. */
@@ -80,6 +81,7 @@ export interface Scenario {
   readonly skewMs: number;
   /** How far the clocks of workers may run fast or slow, as a share. */
   readonly drift: number;
+  readonly kafka: KafkaScenario;
   readonly odds: {
     readonly store: Odds<CallFault>;
     readonly broker: Odds<CallFault>;
@@ -108,7 +110,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   const workers = ['w1', 'w2', 'w3', 'w4'].slice(0, plan.int(2, 4)).filter((name) => name === 'w1' || chance.keeps(`worker ${name}`));
   const forgetful = plan.happens(0.12);
   const relaxed = plan.happens(0.15) && !calm;
-  const scenario: Scenario = {
+  const scenario: Omit<Scenario, 'kafka'> = {
     seed,
     way,
     broker,
@@ -129,7 +131,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     groupSize: plan.pick([1, 2, 500]),
     results: plan.happens(0.6) || broker === 'calls',
     // A redrive to a dead-letter queue and back takes longer than a forgetful store remembers, and would be refused.
-    redrive: plan.happens(0.25) && !forgetful,
+    redrive: plan.happens(0.25) && !forgetful && broker !== 'kafka',
     maxReceives: plan.int(5, 10),
     isolation: plan.pick(['exclusive', 'optimistic']),
     relaxed,
@@ -153,7 +155,7 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
         : chosen(['refuses', 'swallows'], 0.12, 1),
     },
   };
-  return scenario;
+  return { ...scenario, kafka: kafkaScenarioOf(scenario) };
 }
 
 function messagesOf(seed: number, plan: Stream, chance: Chance, forgetful: boolean): Sent[] {

@@ -1,6 +1,7 @@
 import { createReceiver, once } from '../../src/index.ts';
 import { Kernel } from '../../src/testing/virtual/kernel.ts';
 import { callers } from './brokers/calls.ts';
+import { kafkaBroker } from './brokers/kafka.ts';
 import { sqsBroker } from './brokers/sqs.ts';
 import { Chance, type Fault } from './chance.ts';
 import { Checks } from './checks.ts';
@@ -41,6 +42,8 @@ export interface Report {
 /** How long after the last fault everything must have come to rest. */
 const drainMs = 60 * 60_000;
 
+const makers = { standard: sqsBroker, fifo: sqsBroker, kafka: kafkaBroker, calls: callers };
+
 let watching: Watch | undefined;
 process.on('unhandledRejection', (error) => {
   if (!watching) throw error;
@@ -62,7 +65,7 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
     way === 'transactional'
       ? databaseStore(storeServer, watch, db)
       : leasedStore(kernel, storeServer, watch, checks.nameOf, scenario.relaxed, lab.leasedStore);
-  const broker = (kind === 'calls' ? callers : sqsBroker)(kernel, chance, scenario, watch);
+  const broker = makers[kind](kernel, chance, scenario, watch);
   checks.connect({ store, broker, ledger });
   const fleet = new Fleet(scenario.workers, {
     kernel,

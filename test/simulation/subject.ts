@@ -64,11 +64,11 @@ export function consumerIn(parts: Parts, worker: Worker): Consumer {
   });
   const resource = new Link({ ...common, server: new Server('resource'), odds: scenario.odds.resource, hangMs: 3_000 });
   const handler = handlerOf(scenario, { ...parts, worker, link: resource, kindOf: (messageId) => broker.find(messageId).sent.kind });
-  const client = store.client(worker, verbs, statements);
+  const client = broker.dress?.(worker, store.client(worker, verbs, statements)) ?? store.client(worker, verbs, statements);
   if (!broker.callee) {
     return broker.consumer(
       worker,
-      new Link({ ...common, server: broker.server, odds: scenario.odds.broker }),
+      new Link({ ...common, server: broker.server, odds: scenario.odds.broker, hangMs: broker.requestTimeoutMs }),
       receiverIn(parts, worker, client, handler),
     );
   }

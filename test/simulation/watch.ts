@@ -44,6 +44,11 @@ export const interesting = [
   'conflicts',
   'rollbacks',
   'groupStops',
+  'rebalances',
+  'expelled',
+  'refusedCommits',
+  'clientCrashes',
+  'overdue',
 ] as const;
 export type Interesting = (typeof interesting)[number];
 

@@ -29,8 +29,10 @@ export interface Assignments {
   of(name: string, arrival: Arrival): Assignment;
   /** Begins nothing more; what runs goes on. */
   halt(): void;
-  /** All are lost. */
-  close(): void;
+  /** All are lost. `expelled`: others have them already. */
+  close(expelled: boolean): void;
+  /** What came last of those that were lost last. */
+  readonly before: readonly Arrival[];
   /** Resolves when nothing runs and what is done has been committed. */
   drained(): Promise<void>;
   /** Resolves when all that were closed have been given back. */
@@ -58,14 +60,15 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
   const open = new Map<string, Open>();
   /** Those that are being given back: they begin again only after that. */
   const leaving = new Map<string, Promise<unknown>>();
+  let before: Arrival[] = [];
   let committing = 0;
 
-  function close(name: string): void {
+  function close(name: string, expelled: boolean): void {
     const assignment = open.get(name);
     if (!assignment) return;
     open.delete(name);
     assignment.stop.abort();
-    assignment.ready?.close();
+    assignment.ready?.close(expelled);
     // kafkajs keeps a partition paused over a rebalance.
     assignment.resume?.();
     assignment.resume = undefined;
@@ -90,7 +93,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
           if (known && arrival.end !== undefined && known.next > arrival.end) {
             report(madeAgain(name, known.next, arrival.end), 'assign');
             // The next fetch tells the end anew.
-            close(name);
+            close(name, false);
             return undefined;
           }
           if (known) tracker = new OffsetTracker(known);
@@ -112,6 +115,9 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
       committing++;
       try {
         await assignment.arrival.commit(String(next));
+      } catch (error) {
+        member().refused(error);
+        throw error;
       } finally {
         committing--;
       }
@@ -139,7 +145,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
             new ReceiverError('claim-lost', `Somebody else has taken ${name}; it is left alone until the group assigns it again`),
             'assign',
           );
-          assignment.ready?.close();
+          assignment.ready?.close(true);
         },
       });
     }
@@ -180,7 +186,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
         known.arrival = arrival;
         return known;
       }
-      close(name);
+      close(name, false);
       const assignment = begin(name, arrival);
       open.set(name, assignment);
       return assignment;
@@ -188,8 +194,12 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     halt() {
       for (const { ready } of open.values()) ready?.halt();
     },
-    close() {
-      for (const name of [...open.keys()]) close(name);
+    get before() {
+      return before;
+    },
+    close(expelled) {
+      if (open.size > 0) before = [...open.values()].map(({ arrival }) => arrival);
+      for (const name of [...open.keys()]) close(name, expelled);
     },
     async drained() {
       await Promise.all(

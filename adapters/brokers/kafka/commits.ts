@@ -30,19 +30,26 @@ export function commits(options: {
   let committed = -1;
   let closed = false;
   let waiting: { readonly done: Promise<void>; readonly cancel: () => void } | undefined;
+  let busy = false;
   let underWay: Promise<void> = Promise.resolve();
 
+  /** What has advanced meanwhile is committed after it: a later one could overtake it. */
   async function commitNow(): Promise<void> {
     const next = options.next();
     if (next <= committed) return;
+    let again = lingerMs;
+    busy = true;
     try {
       await options.commit(next);
       committed = next;
     } catch (error) {
       if (closed) return;
       options.report(error, 'commit');
-      waiting ??= after(retryMs);
+      again = retryMs;
+    } finally {
+      busy = false;
     }
+    if (!closed && options.next() > committed) waiting ??= after(again);
   }
 
   /**
@@ -67,12 +74,12 @@ export function commits(options: {
 
   return {
     advanced() {
-      if (!closed && !waiting) waiting = after(lingerMs);
+      if (!closed && !waiting && !busy) waiting = after(lingerMs);
     },
     async flush() {
+      await underWay;
       waiting?.cancel();
       waiting = undefined;
-      await underWay;
       if (closed || options.next() <= committed) return;
       waiting = after(0);
       await waiting.done;

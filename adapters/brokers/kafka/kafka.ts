@@ -7,7 +7,7 @@ import type { KafkaBatchPayload, KafkaMessagePayload, KafkaRunConfig } from './c
 import { deliveryOf, type KafkaDelivery, keyOrder } from './delivery.ts';
 import { horizons } from './horizon.ts';
 import type { Report } from './link.ts';
-import { membership } from './membership.ts';
+import { JoinAnew, membership } from './membership.ts';
 import { checkOptions, type KafkaOptions } from './options.ts';
 import { settingsCheck, settingsError } from './settings.ts';
 
@@ -64,8 +64,9 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     report,
     isCommitting: () => assigned.isCommitting,
     hooks: {
-      lost: () => assigned.close(),
+      lost: (expelled) => assigned.close(expelled),
       leaving: () => assigned.halt(),
+      overdue,
       foreignCommit: () =>
         refuse(settingsError('offsets that somebody else has committed: `autoCommit` is on, or `commitOffsets` is called')),
     },
@@ -73,6 +74,12 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
   const settings = settingsCheck(consumer, (setting) => refuse(settingsError(`\`${setting}: true\``)));
   const horizon =
     checked.admin && checked.horizonMs === undefined && !checked.watermark?.watermark.exact ? horizons(checked.admin) : undefined;
+
+  /** A batch makes it join anew, and where there is nothing new, something old. It reads what it had before, if it reads at all. */
+  function overdue(): void {
+    for (const { topic, partition, from } of assigned.before) consumer.seek({ topic, partition, offset: String(from) });
+    report(new ReceiverError('broker', 'The consumer has lost its membership and does not join its group again'), 'membership');
+  }
 
   function refuse(error: Error): Error {
     if (!refusal) {
@@ -94,6 +101,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
         settingsError('a batch before this consumer has joined its group: `kafka(…)` was given another one, or made after `run`'),
       );
     }
+    if (member.isLost) throw new JoinAnew();
     // kafkajs is about to join anew, and gives us the same messages or others then.
     if (!member.isStable) return 'again';
     if (!(await isHorizonFit(arrival))) return holdBack(arrival);
@@ -125,7 +133,10 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
 
   /** So that what can't be handled now does not come again at once. */
   async function holdBack(arrival: Arrival): Promise<'again'> {
-    await member.beat(arrival.heartbeat, sleep(clock, idleMs));
+    const enough = new AbortController();
+    await member.beat(arrival.heartbeat, sleep(clock, idleMs, enough.signal));
+    // It has come back early if the membership is lost.
+    enough.abort();
     return 'again';
   }
 
@@ -160,12 +171,12 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     }
   }
 
-  /** Nothing reaches kafkajs but a refusal, which is meant to stop the consumer. */
+  /** Nothing reaches kafkajs but a refusal, which is meant to stop the consumer, and what makes it join anew. */
   async function guarded(arrival: Arrival): Promise<Outcome> {
     try {
       return await handle(arrival);
     } catch (error) {
-      if (error === refusal) throw error;
+      if (error === refusal || error instanceof JoinAnew) throw error;
       report(error, 'process');
       return holdBack(arrival);
     }
@@ -201,7 +212,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     assigned.halt();
     const { abandoned } = checked.stopReceiver ? await receiver.stop({ graceMs }) : { abandoned: 0 };
     await within(graceMs, assigned.drained());
-    assigned.close();
+    assigned.close(false);
     await within(graceMs, assigned.left());
     settings.close();
     member.close();

@@ -8,24 +8,47 @@ export interface Membership {
   readonly isNew: boolean;
   /** It is a member, as far as is known, and the group is not rebalancing. */
   readonly isStable: boolean;
+  /** It was a member, and has not joined anew. */
+  readonly isLost: boolean;
   readonly groupId: string | undefined;
   /** Resolves with true when the broker has answered a heartbeat that was sent from now on; with false when the membership is lost. */
   proven(): Promise<boolean>;
   /** Sends heartbeats until `until` resolves or the membership is lost. kafkajs sends one only when its heartbeatInterval is over. */
   beat(heartbeat: () => Promise<void>, until: Promise<unknown>): Promise<void>;
+  /** A request was refused: some answers are news of the membership. */
+  refused(error: unknown): void;
   close(): void;
 }
 
 export interface MembershipHooks {
-  /** Nothing is ours any more. */
-  lost(): void;
+  /** Nothing is ours any more. `expelled`: others may have it already; else it is given back by joining anew. */
+  lost(expelled: boolean): void;
   /** The group is rebalancing: nothing new is to be begun, what runs is to be finished, then the consumer joins anew. */
   leaving(): void;
+  /** It should have joined anew long ago, and kafkajs may not be trying. Called again and again. */
+  overdue(): void;
   /** An offset was committed that the adapter has not asked for. */
   foreignCommit(): void;
 }
 
 const beatMs = 500;
+
+/** Longer than the others of the group may take to join: kafkajs's `rebalanceTimeout` is 60 s. */
+const overdueMs = 120_000;
+
+/**
+ * Thrown at kafkajs 2.2.4, makes it join its group. When a join breaks off (the connection closed, no reply in time) it goes on with what it had before:
+ * without a heartbeat if it was out of the group, and for ever; or as a member of the new generation that reads the partitions of the old one.
+ */
+export class JoinAnew extends Error {
+  override readonly name = 'KafkaJSProtocolError';
+  readonly type = 'REBALANCE_IN_PROGRESS';
+  readonly retriable = true;
+
+  constructor() {
+    super('The consumer is not a member of its group any more, and has to join it again');
+  }
+}
 
 /** Answers that mean that the broker has given our partitions to others. */
 const expelled = new Set(['UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION', 'FENCED_INSTANCE_ID']);
@@ -38,6 +61,8 @@ export function membership(
   let member = false;
   let leaving = false;
   let groupId: string | undefined;
+  let closed = false;
+  let cancel = () => {};
   let provers: ((isMember: boolean) => void)[] = [];
   const on = consumer.on.bind(consumer) as (name: string, listener: (event: { payload: any }) => void) => () => void;
 
@@ -47,27 +72,44 @@ export function membership(
     for (const resolve of asking) resolve(isMember);
   }
 
-  function lose(): void {
+  function lose(expelled: boolean): void {
     if (!member) return;
     member = false;
     answer(false);
-    hooks.lost();
+    hooks.lost(expelled);
+  }
+
+  /** It is to join anew by itself. */
+  function loseFor(ms: number, expelled: boolean): void {
+    lose(expelled);
+    cancel();
+    if (closed) return;
+    cancel = clock.after(ms, () => {
+      hooks.overdue();
+      loseFor(ms, expelled);
+    });
+  }
+
+  /** It has ended, or begins anew from the start. */
+  function end(): void {
+    lose(true);
+    cancel();
   }
 
   const off = [
     on('consumer.group_join', ({ payload }) => {
-      lose();
+      end();
       groupId = payload.groupId;
       isNew = false;
       member = true;
       leaving = false;
     }),
     // Told when all handlers of batches have ended, just before it joins anew.
-    on('consumer.rebalancing', lose),
-    on('consumer.stop', lose),
-    on('consumer.disconnect', lose),
+    on('consumer.rebalancing', () => loseFor(overdueMs, false)),
+    on('consumer.stop', end),
+    on('consumer.disconnect', end),
     on('consumer.crash', ({ payload }) => {
-      lose();
+      end();
       report(payload.error, 'membership');
     }),
     on('consumer.heartbeat', () => answer(true)),
@@ -83,7 +125,7 @@ export function membership(
   /** kafkajs meets the same answer itself as soon as its turn comes, and joins anew. */
   function refused(error: unknown): void {
     const type = kafkaErrorType(error) ?? '';
-    if (expelled.has(type)) lose();
+    if (expelled.has(type)) loseFor(overdueMs, true);
     else if (type === 'REBALANCE_IN_PROGRESS') {
       if (member && !leaving) {
         leaving = true;
@@ -100,6 +142,10 @@ export function membership(
     get isStable() {
       return member && !leaving;
     },
+    get isLost() {
+      return !isNew && !member;
+    },
+    refused,
     get groupId() {
       return groupId;
     },
@@ -115,7 +161,9 @@ export function membership(
       } while (member && (await sleep(clock, beatMs, over.signal)));
     },
     close() {
-      for (const end of off) end();
+      closed = true;
+      cancel();
+      for (const unhear of off) unhear();
     },
   };
 }

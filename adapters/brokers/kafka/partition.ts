@@ -17,8 +17,11 @@ export interface PartitionRunner {
   idle(): Promise<void>;
   /** Begins nothing more; what runs goes on. */
   halt(): void;
-  /** The partition is not ours any more, or the adapter is stopping. */
-  close(): void;
+  /**
+   * The partition is not ours any more, or the adapter is stopping. What runs goes on under its claims, which whoever is next respects; if this consumer
+   * was put out (`expelled`) it is given up.
+   */
+  close(expelled: boolean): void;
   readonly closed: boolean;
   /** It begins nothing more: the group is rebalancing, or the receiver has been stopped. */
   readonly halted: boolean;
@@ -58,6 +61,8 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   const { receiver, tracker, progress, commits, maxInFlight, report } = settings;
   const { clock } = receiver.world;
   const over = new AbortController();
+  /** Aborted if others have the partition already. */
+  const taken = new AbortController();
   const queue = lanes(clock, () => feed());
   const answered = new WeakSet<KafkaDelivery>();
   let inFlight = 0;
@@ -72,7 +77,7 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
 
   const source: Source<KafkaDelivery> = {
     partition: settings.name,
-    lost: over.signal,
+    lost: taken.signal,
     settled,
     ...(progress.committing && { committing: progress.committing }),
   };
@@ -218,8 +223,9 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
     async idle() {
       while (!isIdle()) await new Promise<void>((resolve) => waiting.push(resolve));
     },
-    close() {
+    close(expelled) {
       over.abort();
+      if (expelled) taken.abort();
       commits?.close();
       halt();
     },

@@ -3,7 +3,7 @@ import type { BrokerKind, Way } from '../scenario.ts';
 /** A bug that somebody has shipped, as a change of our own code that makes the same mistake. */
 export interface Bug {
   readonly name: string;
-  /** Where it happened, or who describes it. W, A and S: sections of the research notes on failure windows, on other systems, and on SQS. */
+  /** Where it happened, or who describes it. W, A, S and K: sections of the research notes on failure windows, on other systems, on SQS and on Kafka. */
   readonly wild: string;
   readonly patches: readonly Patch[];
   /** Where the simulator looks for it, one after another. Default: leased, on both brokers. */
@@ -28,4 +28,8 @@ export const leased: Look = [
 export const transactional: Look = [
   ['transactional', 'standard'],
   ['transactional', 'fifo'],
+];
+export const kafka: Look = [
+  ['leased', 'kafka'],
+  ['transactional', 'kafka'],
 ];

@@ -13,12 +13,13 @@ import { tableOf } from './table.ts';
 
 /**
  * npm run zoo                              puts each bug into a copy of the code, and hunts it there; writes ZOO.md
- * npm run zoo -- --only <text>             only the bugs whose names contain it; writes nothing
+ * npm run zoo -- --only <text>             only the bugs whose names or files contain it; writes nothing
  *
  * The last line is `zoo: <n> bugs, <n> caught`. Exits 1 if one got away.
  */
 const { values } = parseArgs({ options: { only: { type: 'string' }, seeds: { type: 'string' }, processes: { type: 'string' } } });
-const bugs = allBugs.filter(({ name }) => name.includes(values.only ?? ''));
+const { only = '' } = values;
+const bugs = allBugs.filter(({ name, patches }) => name.includes(only) || patches.some(({ file }) => file.includes(only)));
 /** Every bug has to be caught within so many seeds. */
 const limit = Number(values.seeds ?? 10_000);
 
@@ -33,7 +34,7 @@ if (isCaught(clean)) {
 const caught = new Map<Bug, Catch>();
 const open = bugs.entries();
 await Promise.all(Array.from({ length: Number(values.processes ?? availableParallelism()) }, keeper));
-if (!values.only) writeFileSync(fileURLToPath(new URL('../ZOO.md', import.meta.url)), tableOf(bugs, caught));
+if (!only) writeFileSync(fileURLToPath(new URL('../ZOO.md', import.meta.url)), tableOf(bugs, caught));
 const count = bugs.filter((bug) => isCaught(caught.get(bug))).length;
 console.log(`zoo: ${bugs.length} bugs, ${count} caught`);
 if (count < bugs.length) process.exitCode = 1;

@@ -15,7 +15,7 @@ export function tableOf(bugs: readonly Bug[], caught: ReadonlyMap<Bug, Catch>): 
     '# The bug zoo',
     '',
     'Bugs that others have shipped, each put into a copy of this code and hunted there. Made by `npm run zoo`; do not edit.',
-    'W, A and S: sections of the research notes on failure windows, on other systems, and on SQS.',
+    'W, A, S and K: sections of the research notes on failure windows, on other systems, on SQS and on Kafka.',
     '',
     '| bug | in the wild | caught by | after seeds |',
     '| --- | --- | --- | ---: |',

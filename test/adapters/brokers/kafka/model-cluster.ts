@@ -1,5 +1,5 @@
 import type { Clock } from '../../../../src/clock.ts';
-import { type GroupModel, groupModel, type GroupWatch } from './model-group.ts';
+import { type GroupModel, type GroupWatch, groupModel } from './model-group.ts';
 import { type Fetched, type LogRecord, PartitionLog } from './model-log.ts';
 
 /** The brokers of a cluster: topics, and groups with their coordinator. Names of partitions are `topic/number`. */
@@ -64,7 +64,8 @@ export class ClusterModel {
   group(groupId: string): GroupModel {
     let group = this.#groups.get(groupId);
     if (!group) {
-      const partitionsOf = (topics: readonly string[]) => topics.flatMap((topic) => this.#topics.get(topic)!.map((_, i) => `${topic}/${i}`));
+      const partitionsOf = (topics: readonly string[]) =>
+        topics.flatMap((topic) => this.#topics.get(topic)!.map((_, i) => `${topic}/${i}`));
       group = groupModel(this.#clock, partitionsOf, this.watch?.(groupId));
       this.#groups.set(groupId, group);
     }

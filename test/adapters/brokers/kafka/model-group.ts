@@ -17,6 +17,8 @@ export interface GroupModel {
   /** Makes all members join anew. */
   rebalance(): void;
   readonly members: readonly string[];
+  /** Whether the one with this id has ever learnt it. */
+  knows(memberId: string): boolean;
 }
 
 /** Told of what the coordinator decides. */
@@ -45,7 +47,7 @@ interface Member extends Membership {
 }
 
 /** An error as kafkajs makes of a protocol error. */
-export function protocolError(type: string, retriable = false): Error {
+function protocolError(type: string, retriable = false): Error {
   return Object.assign(new Error(type), { name: 'KafkaJSProtocolError', type, retriable });
 }
 
@@ -53,6 +55,7 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
   const members = new Map<string, Member>();
   const offsets = new Map<string, number>();
   const history: GroupModel['history'] = [];
+  const synced = new Set<string>();
   let generation = 0;
   let made = 0;
   let preparing: (() => void) | undefined;
@@ -124,6 +127,7 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
     expel: (memberId) => expel(memberId, 'session'),
     leave: (memberId) => expel(memberId, 'left'),
     rebalance: prepare,
+    knows: (memberId) => synced.has(memberId),
     get members() {
       return [...members.keys()];
     },
@@ -140,6 +144,7 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
     sync(memberId, of) {
       const id = check(memberId, of);
       if (preparing) throw protocolError('REBALANCE_IN_PROGRESS');
+      synced.add(id);
       return members.get(id)!.assigned;
     },
     heartbeat(memberId, of) {

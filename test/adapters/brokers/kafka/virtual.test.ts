@@ -159,6 +159,26 @@ describe('a rebalance', () => {
     expect(committed()).toBe(1);
   });
 
+  it('lets what runs finish also if it is a later try, for which kafkajs does not wait', async () => {
+    const { model, world, worker, committed } = virtual();
+    const seen: (string | boolean)[] = [];
+    const { consumer } = await worker(async ({ id }, { attempt, signal }) => {
+      seen.push(`${id} ${attempt}`);
+      if (attempt === 1) throw new RetryAfter(1_000);
+      await new Promise<void>((resolve) => void world.clock.after(20_000, resolve));
+      seen.push(signal.aborted);
+    });
+    model.produce('t', messages(1));
+    await world.advance(3_000);
+    expect(seen).toEqual(['m0 1', 'm0 2']);
+    model.group('g').rebalance();
+    await world.advance(10_000);
+    expect(consumer.log.filter(({ name }) => name === 'JoinGroup')).toHaveLength(2);
+    await world.advance(40_000);
+    expect(seen).toEqual(['m0 1', 'm0 2', false]);
+    expect(committed()).toBe(1);
+  });
+
   it('ends a pause: whoever has the partition then reads on', async () => {
     const { model, world, worker, committed } = virtual();
     let broken = true;
@@ -197,6 +217,34 @@ describe('a rebalance', () => {
   });
 });
 
+describe('a join that breaks off, after which kafkajs goes on reading what it had', () => {
+  const lost = () => Object.assign(new Error('Connection error'), { name: 'KafkaJSConnectionError', retriable: true });
+
+  it.each([
+    ['SyncGroup', 'the new generation, whose partitions nobody would read'],
+    ['JoinGroup', 'no membership, and without it no heartbeat'],
+  ])('%s: it is made to join again, out of %s', async (api) => {
+    const { model, world, worker, committed } = virtual();
+    const seen: string[] = [];
+    const { consumer } = await worker(({ id }) => void seen.push(id));
+    await world.advance(5_000);
+    let breaks = 1;
+    consumer.intercept = async (name) => {
+      if (name === api && breaks-- > 0) throw lost();
+    };
+    if (api === 'SyncGroup') model.group('g').rebalance();
+    else model.group('g').expel('member-1');
+    await world.advance(10_000);
+    expect(breaks).toBe(0);
+    model.produce('t', messages(3));
+    // Where nothing more comes, it has to be made to read again.
+    await world.advance(api === 'SyncGroup' ? 20_000 : 150_000);
+    expect(seen).toEqual(ids(3));
+    expect(committed()).toBe(3);
+    expect(consumer.crashes).toEqual([]);
+  });
+});
+
 describe('offsets', () => {
   it('are committed together: one request for many messages, none while nothing moves', async () => {
     const { model, world, worker } = virtual();
@@ -225,6 +273,29 @@ describe('offsets', () => {
     await world.advance(1_000);
     expect(committed()).toBe(2);
     expect(consumer.crashes).toEqual([]);
+  });
+
+  it('are committed one after another: what has advanced while a commit is under way can’t overtake it', async () => {
+    const { model, world, worker, committed } = virtual();
+    const { consumer } = await worker(() => {});
+    model.produce('t', [{ id: 'first' }]);
+    await world.advance(1_000);
+    const open = latch();
+    let underWay = 0;
+    let most = 0;
+    consumer.intercept = async (name) => {
+      if (name !== 'OffsetCommit') return;
+      most = Math.max(most, ++underWay);
+      await open.promise;
+      underWay--;
+    };
+    for (let i = 0; i < 3; i++) {
+      model.produce('t', [{ id: `x${i}` }]);
+      await world.advance(500);
+    }
+    open.open();
+    await world.advance(1_000);
+    expect([most, committed()]).toEqual([1, 4]);
   });
 
   it('are committed where reading begins, before anything is handled: a group that reads from the end must not skip what it died of', async () => {
@@ -485,6 +556,26 @@ describe('stop', () => {
     expect(seen).toHaveLength(3);
     expect(committed()).toBe(2);
     expect(consumer.crashes).toEqual([]);
+  });
+
+  it('leaves no timer behind where a batch is held back whose consumer is no member any more', async () => {
+    const { model, world, worker } = virtual();
+    const { adapter, consumer } = await worker(() => {}, { consumer: { heartbeatInterval: 100 } });
+    const [committing, joining] = [latch(), latch()];
+    await world.advance(1_000);
+    consumer.intercept = async (name) => {
+      if (name === 'OffsetCommit') await committing.promise;
+      if (name === 'JoinGroup') await joining.promise;
+    };
+    model.produce('t', messages(1));
+    await world.advance(10);
+    const stopped = adapter.stop({ graceMs: 100 });
+    model.group('g').expel('member-1');
+    await world.advance(200);
+    expect([await stopped, consumer.log.at(-1)]).toEqual([{ abandoned: 0 }, { name: 'JoinGroup' }]);
+    expect(world.timers).toBe(0);
+    committing.open();
+    joining.open();
   });
 
   it('of a handler that ignores its signal counts it', async () => {
