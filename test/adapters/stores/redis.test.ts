@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis';
 import { createClient } from 'redis';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { layoutOf } from '../../../adapters/stores/redis/layout.ts';
 import { scriptsFor } from '../../../adapters/stores/redis/scripts.ts';
 import { retainMs } from '../../../src/testing/clauses/kit.ts';
@@ -39,6 +39,15 @@ contract('redisStore, compact', () => ({ compact }));
 contract('redisStore, compact, when only the buckets are left', () => ({ compact: bucketsOnly }), [noOwner, noAttempts]);
 contract('redisStore on node-redis', () => ({ client: nodeRedis }));
 contract('redisStore on node-redis, compact', () => ({ client: nodeRedis, compact }));
+
+describe.each([
+  [-5, {}, []],
+  [5, { compact: bucketsOnly }, [noOwner, noAttempts]],
+] as const)('on a machine whose clock is %i hours off,', (hours, options, more) => {
+  beforeAll(() => void vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + hours * 3_600_000 }));
+  afterAll(() => void vi.useRealTimers());
+  contract('redisStore', () => options, more);
+});
 
 describe('the store contract catches a Redis script that', () => {
   it.each(scriptMutants.map((mutant) => [`${mutant.name} → ${mutant.breaks}`, mutant] as const))('%s', async (_, mutant) => {
