@@ -28,6 +28,7 @@ export interface PgClient extends PgQueryable {
 /** A pg `Pool`, or anything like it. */
 export interface PgPool<Client extends PgClient = PgClient> extends PgQueryable {
   connect(): Promise<Client>;
+  on?(event: 'connect', listener: (client: Client) => void): unknown;
   readonly options?: { readonly max?: number | undefined };
 }
 

@@ -3,7 +3,7 @@ import { ReceiverError } from '../../../src/errors.ts';
 import type { Key } from '../../../src/store.ts';
 import type { PgQueryable } from './client.ts';
 import type { Names } from './names.ts';
-import { keyToBytes } from './rows.ts';
+import { claimed, keyToBytes } from './rows.ts';
 
 /** A transaction as the server knows it. */
 export interface Transaction {
@@ -28,7 +28,8 @@ const mostAskings = 6;
  * `commit-in-doubt` if nobody can tell.
  *
  * The server remembers the outcome of each transaction by its id. That it says "committed" is not enough: after a failover the id may be
- * another's. So a record has to be there, with the unit's token.
+ * another's, and so it may be after a crash. So a record has to be there, with the unit's token. A claim is none: a message that came again was
+ * claimed with this token before the unit began.
  */
 export async function settleDoubt(pool: PgQueryable, names: Names, world: World, probe: Probe | undefined, error: unknown): Promise<void> {
   if (!probe) throw inDoubt(error, 'nothing was recorded, by which its outcome could be known');
@@ -37,14 +38,15 @@ export async function settleDoubt(pool: PgQueryable, names: Names, world: World,
     if (asked > 0) await sleep(world.clock, 100 * 2 ** (asked - 1));
     try {
       const { rows } = await pool.query(
-        `select pg_xact_status($1::text::xid8) as status, exists (select from ${names.records} where key = $2 and token = $3) as recorded`,
+        `select pg_xact_status($1::text::xid8) as status,
+  exists (select from ${names.records} where key = $2 and token = $3 and state <> ${claimed}) as recorded`,
         [probe.xid, keyToBytes(probe.key), probe.token],
       );
       const { status, recorded } = rows[0] as { status: string | null; recorded: boolean };
       // Ended, it is one or the other.
       if (status === 'in progress' && asked > 0) await endTransaction(pool, probe);
-      if (recorded && status !== 'in progress') return;
       if (status === 'aborted') throw new NotCommitted();
+      if (recorded && status !== 'in progress') return;
       if (status !== 'in progress') throw inDoubt(error, `the server says ${status ?? 'nothing'}, and its record is not there`);
     } catch (cause) {
       if (cause instanceof NotCommitted) throw error;

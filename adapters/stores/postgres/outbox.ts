@@ -17,6 +17,7 @@ import type { PgClient, PgPool, PgResult } from './client.ts';
 import { type Names, namesOf, type SchemaOptions } from './names.ts';
 import { outboxAdmin } from './outbox-admin.ts';
 import { shardOf, shards } from './outbox-schema.ts';
+import { shield } from './pool.ts';
 import { checker } from './schema.ts';
 
 /** Options of {@link postgresOutbox}. */
@@ -67,6 +68,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 60_000, { atLeast: 100, atMost: 86_400_000, integer: true });
   const takesAtOnce = expectNumber('takesAtOnce', options.takesAtOnce ?? 2, { atLeast: 1, atMost: shards, integer: true });
   const names = namesOf(options);
+  shield(pool);
   const ready = checker(pool, names, { allowDataLoss });
   const known = new Map<Name, Promise<unknown>>();
   const sql = sqlOf(names, leaseMs, notify);

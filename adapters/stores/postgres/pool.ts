@@ -8,6 +8,7 @@ export interface BoundedPool<Client> extends PgQueryable {
 }
 
 export function boundedPool<Client extends PgClient>(pool: PgPool<Client>, clock: Clock, silenceMs: number): BoundedPool<Client> {
+  shield(pool);
   async function take(): ReturnType<BoundedPool<Client>['take']> {
     const connecting = pool.connect();
     const client = await inTime(clock, silenceMs, 'a connection', connecting, () => {
@@ -40,6 +41,18 @@ export function boundedPool<Client extends PgClient>(pool: PgPool<Client>, clock
       }
     },
   };
+}
+
+const shields = new WeakSet<object>();
+
+/**
+ * A new connection may break before whoever has asked for it can listen: the pool has stopped listening by then, and the server's farewell may come
+ * with its welcome. It would end the process.
+ */
+export function shield<Client extends PgClient>(pool: PgPool<Client>): void {
+  if (shields.has(pool)) return;
+  shields.add(pool);
+  pool.on?.('connect', (client) => client.on?.('error', () => {}));
 }
 
 /** Ends a connection that does not answer, so that whatever waits for it fails. */

@@ -112,6 +112,45 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
     expect(outcomes[fault === 'lose-reply' || fault === 'hang-reply' ? 'resolved' : 'rejected']).toBe(3);
   });
 
+  it.each(['lose-request', 'lose-reply'] as const)(
+    'with %s under the COMMIT of a unit whose message was claimed before with the same token, as one that comes again is: a claim is no record',
+    async (fault) => {
+      const { mine, harness } = await stand();
+      await single(mine).claim('again', 't');
+      proxy.next({ fault, when: 'from gone; commit' });
+      const unit = mine.unit(async (unit) => {
+        await unit.record([ask('again', 't')]);
+        await unit.savepoint((tx) => harness.write(tx, 'effect') as Promise<void>);
+      });
+      const ended = await unit.then(
+        () => 'resolved',
+        () => 'rejected',
+      );
+      expect(proxy.injected[fault]).toBe(1);
+      expect(ended).toBe(fault === 'lose-reply' ? 'resolved' : 'rejected');
+      expect(await harness.read()).toEqual(ended === 'resolved' ? ['effect'] : []);
+    },
+  );
+
+  it('while it is given out, it takes nobody with it: the server’s farewell may come with its welcome', async () => {
+    const { harness } = await stand();
+    const pool = poolOf({ connectionString: (await service('postgres')).url });
+    cleanups.push(() => pool.end());
+    const store = postgresStore<pg.PoolClient>(pool as unknown as PgPool<pg.PoolClient>, { schema: harness.schema });
+    const thrown: unknown[] = [];
+    // As pg tells it where both are in one packet: the pool has stopped listening, and nobody has got the client yet.
+    const farewell = (client: pg.PoolClient) => {
+      try {
+        thrown.push(client.emit('error', new Error('terminating connection due to administrator command')));
+      } catch (error) {
+        thrown.push(error);
+      }
+    };
+    pool.on('connect', (client) => process.nextTick(farewell, client));
+    expect(claimed(await single(store).claim('one', 't'))).toMatchObject({ attempt: 1 });
+    expect(thrown).toEqual([true]);
+  });
+
   it.each(['begin isolation', 'with ordinality as a(', 'release savepoint', 'insert into', 'commit'])(
     'at "%s" of a receiver’s units: all messages are done in the end, each effect once',
     async (when) => {
