@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { Kafka, logLevel } from 'kafkajs';
 import { kafka } from '../../adapters/brokers/kafka/index.ts';
 import type { Receiver } from '../../src/index.ts';
@@ -21,9 +22,16 @@ async function consumerOf(task: Task, working: () => void) {
     maxBytesPerPartition: 16_384,
   });
   consumer.on('consumer.group_join', working);
-  await consumer.connect();
-  await consumer.subscribe({ topics: [task.queue], fromBeginning: true });
-  return consumer;
+  // The broker may be out for longer than kafkajs tries.
+  for (;;) {
+    try {
+      await consumer.connect();
+      await consumer.subscribe({ topics: [task.queue], fromBeginning: true });
+      return consumer;
+    } catch {
+      await pause(100);
+    }
+  }
 }
 
 /** Until `end`, with the adapter. */
