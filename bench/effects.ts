@@ -1,6 +1,6 @@
 /**
  * What an outbox costs on Postgres, at full durability: publishing, against the same row written by hand; and a relay to Kafka, against kafkajs
- * alone. Beside both, pg-transactional-outbox. Postgres, Kafka and Node share the machine.
+ * alone. Beside both, pg-transactional-outbox. And what steps cost. Postgres, Kafka and Node share the machine.
  */
 import { randomBytes } from 'node:crypto';
 import { relay } from 'idempotent-receiver';
@@ -11,6 +11,7 @@ import pg from 'pg';
 import { service, stopAll } from '../test/support/services/index.ts';
 import { type Bench, type CaseResult, type Contender, sideBySide } from './bench.ts';
 import { openPeer } from './outbox-peer.ts';
+import { stepCases } from './steps.ts';
 
 const perTransaction = 100;
 const keys = 5_000;
@@ -145,7 +146,7 @@ export const bench: Bench = async ({ seconds }) => {
     await pool.query(`drop schema ${schema} cascade`);
     const perSecond = (name: string) => [...publishing, ...relays].find((each) => each.name === name)!.perSecond;
     return {
-      cases: [...publishing, ...relays],
+      cases: [...publishing, ...relays, ...(await stepCases(seconds))],
       aims: [
         { name: 'messages a second that a relay sends to Kafka', measured: perSecond(relayed), atLeast: 20_000 },
         {
