@@ -20,7 +20,10 @@ export async function insertOnce(tx: SqlTx | SqliteTx, table: string, row: Colum
   return (await rowsOf(tx, insertOnceSql(table, row))).length > 0;
 }
 
-/** Changes a row if it still has the version that was read, and counts it up. False if others have changed it: read it again. */
+/**
+ * Changes a row if it still has the version that was read, and counts it up. False if others have changed it: read it again. Or if you have, and got
+ * no answer: what is added to what was read is added twice then, unless the row, or a record in the same transaction, tells that it was you.
+ */
 export async function updateIf(tx: SqlTx | SqliteTx, table: string, update: UpdateIf): Promise<boolean> {
   return (await rowsOf(tx, updateIfSql(table, update))).length > 0;
 }

@@ -7,10 +7,31 @@ import { DatabaseSync } from 'node:sqlite';
 import { postgresStore } from '../../adapters/stores/postgres/index.ts';
 import { redisStore } from '../../adapters/stores/redis/index.ts';
 import { sqliteStore } from '../../adapters/stores/sqlite/index.ts';
-import { attribute, type Context, createReceiver, type DedupStore, type Journal, TerminalError } from '../../src/index.ts';
+import {
+  attribute,
+  type Context,
+  createReceiver,
+  type DedupStore,
+  insertOnce,
+  type Journal,
+  type SqliteTx,
+  type SqlTx,
+  TerminalError,
+} from '../../src/index.ts';
 import { gatewayClient } from '../support/gateway.ts';
 
-export type Program = 'no helper' | 'keys alone' | 'step' | 'fenced step' | 'confirm' | 'patient confirm' | 'saga' | 'refused saga';
+export type Program =
+  | 'no helper'
+  | 'keys alone'
+  | 'step'
+  | 'fenced step'
+  | 'confirm'
+  | 'patient confirm'
+  | 'saga'
+  | 'refused saga'
+  | 'values'
+  | 'row'
+  | 'row once';
 
 export interface Task {
   /** `sqlite:FILE`, `postgres:URL SCHEMA` or `redis:URL PREFIX`. */
@@ -69,6 +90,16 @@ const saga =
       });
     });
 
+/** A row in a database of one's own, without the receiver's transaction. */
+async function insert(once: boolean): Promise<void> {
+  const table = `${charges}${once ? '_once' : ''}`;
+  await place('before insert');
+  if (once) await insertOnce(sql!, table, { id });
+  else if ('prepare' in sql!) sql.prepare(`insert into ${table} values (?)`).all(id);
+  else await sql!.query(`insert into ${table} values ($1)`, [id]);
+  await place('after insert');
+}
+
 const programs: Readonly<Record<Program, Handler>> = {
   'no helper': () => move('charge'),
   'keys alone': (ctx) => move('charge', { key: ctx.key('charge') }),
@@ -78,16 +109,34 @@ const programs: Readonly<Record<Program, Handler>> = {
   'patient confirm': (ctx) => ctx.step('charge', ({ key }) => move('charge', { key }), { confirm: confirm(60_000) }),
   saga: saga(false),
   'refused saga': saga(true),
+  // Without a key, so that each attempt tells what it was given.
+  values: async (ctx) => move(`${await ctx.now()} ${ctx.uuid('a')} ${ctx.random('a')}`),
+  row: () => insert(false),
+  'row once': () => insert(true),
 };
+
+/** Where rows are written, if the store is a SQL database: `charges` (id), and `charges_once`, whose id is its primary key. */
+let sql: SqlTx | SqliteTx | undefined;
+let charges = 'charges';
 
 async function openStore(): Promise<DedupStore & Journal> {
   const [, kind, where, name] = /^(\w+):(\S+)(?: (\S+))?$/.exec(spec)!;
   switch (kind) {
-    case 'sqlite':
-      return sqliteStore(new DatabaseSync(where!));
+    case 'sqlite': {
+      const store = sqliteStore(new DatabaseSync(where!));
+      const own = new DatabaseSync(where!);
+      own.exec(
+        'pragma busy_timeout = 5000; create table if not exists charges (id text); create table if not exists charges_once (id text primary key)',
+      );
+      sql = own;
+      return store;
+    }
     case 'postgres': {
       const { Pool } = (await import('pg')).default;
-      return postgresStore(new Pool({ connectionString: where!, max: 4 }) as never, { schema: name! });
+      const pool = new Pool({ connectionString: where!, max: 4 });
+      sql = pool;
+      charges = `${name}.charges`;
+      return postgresStore(pool as never, { schema: name! });
     }
     case 'redis': {
       const { Redis } = await import('ioredis');
@@ -132,6 +181,11 @@ const receiver = createReceiver(
   (_, ctx) => programs[program](ctx),
 );
 const [verdict] = await receiver.process([{ message: { id, body: '{}', headers: { id } } }]);
-process.stdout.write(`${JSON.stringify({ verdict, places })}\n`);
+const rows: string[] = [];
+if (sql && program.startsWith('row')) {
+  const { text, values } = { text: `select id from ${charges}${program === 'row once' ? '_once' : ''} where id = `, values: [id] };
+  rows.push(...('prepare' in sql ? sql.prepare(`${text}?`).all(...values) : (await sql.query(`${text}$1`, values)).rows).map(() => 'row'));
+}
+process.stdout.write(`${JSON.stringify({ verdict, places, rows })}\n`);
 await receiver.stop();
 process.exit(0);

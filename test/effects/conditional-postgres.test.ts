@@ -1,7 +1,9 @@
 import type pg from 'pg';
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { migrate, type PgPool, postgresStore } from '../../adapters/stores/postgres/index.ts';
+import { fencedWrite, insertOnce, updateIf } from '../../src/index.ts';
 import { poolOf } from '../adapters/stores/postgres-harness.ts';
+import { proxyTo } from '../support/proxy.ts';
 import { service } from '../support/services/index.ts';
 import { unique } from '../support/unique.ts';
 import { conditionalContract, ddl, type Place } from './conditional-contract.ts';
@@ -33,3 +35,30 @@ async function postgresPlace(): Promise<Place> {
 }
 
 conditionalContract('PostgreSQL', postgresPlace);
+
+describe('a conditional write that gets no answer (PostgreSQL, behind a proxy)', () => {
+  it.each(['lose-request', 'lose-reply', 'reset'] as const)('with %s: asked again it has happened once', async (fault) => {
+    const { user, password, database, ...server } = await service('postgres');
+    const proxy = await proxyTo(server);
+    const tx = poolOf({ host: proxy.host, port: proxy.port, user, password, database, query_timeout: 300 });
+    try {
+      const { table, rows } = await postgresPlace();
+      const twice = async <T>(write: () => Promise<T>): Promise<T> => {
+        proxy.next({ fault, when: 'returning 1 as done' });
+        await expect(write()).rejects.toThrow();
+        return write();
+      };
+      const arrives = fault === 'lose-reply';
+      expect(await twice(() => insertOnce(tx, table('charges'), { id: 'a', cents: 5, fence: 0 }))).toBe(!arrives);
+      await twice(() => fencedWrite(tx, table('charges'), { key: { id: 'a' }, fence: 3, set: { cents: 7 } }));
+      expect(await rows('charges')).toEqual([{ id: 'a', cents: 7, fence: 3 }]);
+      await insertOnce(tx, table('accounts'), { id: 'a', balance: 10, version: 1 });
+      expect(await twice(() => updateIf(tx, table('accounts'), { where: { id: 'a' }, version: 1, set: { balance: 15 } }))).toBe(!arrives);
+      expect(await rows('accounts')).toEqual([{ id: 'a', balance: 15, version: 2 }]);
+      expect(proxy.injected[fault]).toBe(3);
+    } finally {
+      await tx.end();
+      await proxy.close();
+    }
+  });
+});

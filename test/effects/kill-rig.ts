@@ -9,6 +9,8 @@ import type { Program, Task } from './child.ts';
 export interface Told {
   readonly verdict: Verdict;
   readonly places: readonly string[];
+  /** What there is in the database, of a program that writes there. */
+  readonly rows: string[];
 }
 
 /** Gateways, and workers in processes of their own that are killed. `storeOf` names the store of a message, for child.ts. */
@@ -82,8 +84,9 @@ export async function killRig(storeOf: (id: string) => string, leaseMs = 400) {
         const [i, place] = next;
         const { deliver, finish, moved } = message(program, keys);
         expect(await deliver({ at: i + 1 }), place).toBe('killed');
-        expect((await finish()).verdict.action, place).toBe(verdict.action);
-        outcomes.set(place, await moved());
+        const told = await finish();
+        expect(told.verdict.action, place).toBe(verdict.action);
+        outcomes.set(place, program.startsWith('row') ? told.rows : await moved());
       }
     };
     // They wait for leases most of the time.
@@ -91,12 +94,36 @@ export async function killRig(storeOf: (id: string) => string, leaseMs = 400) {
     return new Map(places.map((place) => [place, outcomes.get(place)!]));
   }
 
+  /** Stops a worker at a place past its lease, until another has done its message. Answers what has moved when both have ended. */
+  async function overtakenAt(place: string, program: Program, keys: 'honoured' | 'ignored'): Promise<string[]> {
+    const { task, deliver, finish, moved } = message(program, keys);
+    const { places } = (await message(program, keys).deliver()) as Told;
+    const zombie = start({ ...task, at: places.indexOf(place) + 1, signal: 'SIGSTOP' });
+    expect(await zombie.line()).toBe(`here ${place}`);
+    zombie.child.kill('SIGSTOP');
+    expect((await finish()).verdict).toMatchObject({ action: 'ack' });
+    zombie.child.kill('SIGCONT');
+    zombie.child.stdin!.write('go on\n');
+    const told = JSON.parse(await zombie.line()) as Told;
+    await zombie.ended;
+    expect(told.verdict).toMatchObject({ action: 'retry' });
+    // What the new owner recorded stands.
+    expect(((await deliver()) as Told).verdict).toMatchObject({ action: 'ack', outcome: 'duplicate' });
+    return moved();
+  }
+
   async function close(): Promise<void> {
     for (const child of children) child.kill('SIGKILL');
     await Promise.all(Object.values(gateways).map((gateway) => gateway.stop()));
   }
 
-  return { start, message, killedEverywhere, close };
+  return { start, message, killedEverywhere, overtakenAt, close };
+}
+
+/** Whatever the place, all attempts have moved the same. */
+export function expectSame(outcomes: Map<string, string[]>): void {
+  for (const [place, what] of outcomes) expect(new Set(what).size, `${place}: ${what}`).toBe(1);
+  expect(outcomes.get('before settle')).toHaveLength(2);
 }
 
 /** Whatever the place, this has moved. */

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { migrate } from '../../adapters/stores/postgres/index.ts';
 import { service } from '../support/services/index.ts';
 import { unique } from '../support/unique.ts';
-import { expectAlways, killRig } from './kill-rig.ts';
+import { expectAlways, expectSame, killRig } from './kill-rig.ts';
 
 /** As kill.test.ts, on servers: there the table is shown whole, here that the other journals keep it too. */
 const stores = {
@@ -13,6 +13,7 @@ const stores = {
     const schema = unique('steps');
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     await migrate(pool, { schema });
+    await pool.query(`create table ${schema}.charges (id text); create table ${schema}.charges_once (id text primary key)`);
     return {
       storeOf: () => `postgres:${url} ${schema}`,
       async drop() {
@@ -35,7 +36,7 @@ const stores = {
   },
 };
 
-describe.each(Object.entries(stores))('on %s, a worker that is killed wherever it waits', { timeout: 180_000 }, (_, open) => {
+describe.each(Object.entries(stores))('on %s, a worker that is killed wherever it waits', { timeout: 180_000 }, (name, open) => {
   let rig: Awaited<ReturnType<typeof killRig>>;
   let store: Awaited<ReturnType<typeof open>>;
   beforeAll(async () => {
@@ -56,4 +57,25 @@ describe.each(Object.entries(stores))('on %s, a worker that is killed wherever i
   it('with a saga that fails for good: each step and each compensation moves its money once, in order', async () => {
     expectAlways(await rig.killedEverywhere('refused saga', 'honoured'), ['flight', 'hotel', 'undo hotel', 'undo flight']);
   });
+
+  it('`now`, `uuid` and `random` are the same on each attempt', async () => {
+    expectSame(await rig.killedEverywhere('values', 'ignored'));
+  });
+
+  it.runIf(name === 'postgres')('a row is there twice if it dies between the row and the record; with `insertOnce`, once', async () => {
+    expect((await rig.killedEverywhere('row', 'ignored')).get('after insert')).toEqual(['row', 'row']);
+    expectAlways(await rig.killedEverywhere('row once', 'ignored'), ['row']);
+  });
+
+  it.each([
+    ['step', 'honoured', 'after charge', 1],
+    ['fenced step', 'ignored', 'before charge', 1],
+    ['confirm', 'ignored', 'before write charge started', 1],
+    ['step', 'ignored', 'before charge', 2],
+  ] as const)(
+    'with a %s, keys %s, stopped %s past its lease while another has its message: the money moves %i times',
+    async (program, keys, place, times) => {
+      expect(await rig.overtakenAt(place, program, keys)).toHaveLength(times);
+    },
+  );
 });

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { expectAlways, killRig, type Told } from './kill-rig.ts';
+import { expectAlways, expectSame, killRig, type Told } from './kill-rig.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'idempotent-steps-'));
 let rig: Awaited<ReturnType<typeof killRig>>;
@@ -51,6 +51,17 @@ describe('a worker that is killed wherever it waits, and whose message comes aga
     const outcomes = await rig.killedEverywhere('refused saga', 'honoured');
     expect([...outcomes.keys()]).toContain('before write $trip/flight/undo done');
     expectAlways(outcomes, ['flight', 'hotel', 'undo hotel', 'undo flight']);
+  });
+});
+
+describe('a worker that is killed wherever it waits, and whose message comes again: other helpers', { timeout: 120_000 }, () => {
+  it('`now`, `uuid` and `random` are the same on each attempt', async () => {
+    expectSame(await rig.killedEverywhere('values', 'ignored'));
+  });
+
+  it('a row of its own is there twice if it dies between the row and the record; with `insertOnce`, once', async () => {
+    expect((await rig.killedEverywhere('row', 'ignored')).get('after insert')).toEqual(['row', 'row']);
+    expectAlways(await rig.killedEverywhere('row once', 'ignored'), ['row']);
   });
 });
 
@@ -128,19 +139,6 @@ describe('a worker that is stopped past its lease, overlaps the new owner, and g
     ],
     ['after that note, and keys ignored: the money moves twice', 'confirm', 'ignored', 'before charge', 2],
   ] as const)('%s', async (_, program, keys, place, times) => {
-    const { task, deliver, finish, moved } = rig.message(program, keys);
-    const { places } = (await rig.message(program, keys).deliver()) as Told;
-    const zombie = rig.start({ ...task, at: places.indexOf(place) + 1, signal: 'SIGSTOP' });
-    expect(await zombie.line()).toBe(`here ${place}`);
-    zombie.child.kill('SIGSTOP');
-    expect((await finish()).verdict).toMatchObject({ action: 'ack' });
-    zombie.child.kill('SIGCONT');
-    zombie.child.stdin!.write('go on\n');
-    const told = JSON.parse(await zombie.line()) as Told;
-    await zombie.ended;
-    expect(told.verdict).toMatchObject({ action: 'retry' });
-    expect(await moved()).toHaveLength(times);
-    // What the new owner recorded stands.
-    expect(((await deliver()) as Told).verdict).toMatchObject({ action: 'ack', outcome: 'duplicate' });
+    expect(await rig.overtakenAt(place, program, keys)).toHaveLength(times);
   });
 });

@@ -273,18 +273,20 @@ function dueOf({ id, ordering_key, body, headers, failures }: Row): Due {
 /** Waits on a connection of its own until `signal` is aborted or the connection breaks. */
 async function listen(pool: PgPool, { outboxChannel }: Names, wake: (destination: string) => void, signal: AbortSignal): Promise<void> {
   const client = await pool.connect();
+  const over = new AbortController();
   try {
     const ended = new Promise<void>((resolve, reject) => {
       const on = client.on as (event: string, listener: (given: any) => void) => unknown;
       on.call(client, 'error', reject);
       on.call(client, 'end', () => reject(new Error('The connection that listens was closed')));
       on.call(client, 'notification', ({ payload }: { payload?: string }) => wake(payload ?? ''));
-      signal.addEventListener('abort', () => resolve(), { once: true });
+      signal.addEventListener('abort', () => resolve(), { signal: over.signal });
     });
     ended.catch(() => {});
     await client.query(`listen "${outboxChannel.slice(1, -1)}"`);
     if (!signal.aborted) await ended;
   } finally {
+    over.abort();
     client.release(true);
   }
 }
