@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
+import { deaths, titleOf } from './support/failures.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'idempotent-receiver-'));
 const children = new Set<ChildProcess>();
@@ -52,30 +53,8 @@ function effectsIn(file: string): number {
   return Number(row!['n']);
 }
 
-/** What a process that dies at a border leaves behind, and what comes of the message in the end. The README quotes these titles. */
-const borders = [
-  ['leased, killed before the claim: handled when it comes again', 'leased', 'before claim', 'completed', 1],
-  ['leased, killed after the claim: handled when its lease has ended', 'leased', 'after claim', 'completed', 1],
-  ['leased, killed in the handler, before the effect: handled when its lease has ended', 'leased', 'before effect', 'completed', 1],
-  // The one gap that no lease can close: the effect has happened, the record has not.
-  ['leased, killed between effect and record: the effect happens twice', 'leased', 'after effect', 'completed', 2],
-  ['leased, killed after the record: the copy is acked', 'leased', 'after record', 'duplicate', 1],
-  ['leased, killed before the ack: the copy is acked', 'leased', 'before ack', 'duplicate', 1],
-  [
-    'transactional, killed in the handler, before the effect: handled when it comes again',
-    'transactional',
-    'before effect',
-    'completed',
-    1,
-  ],
-  ['transactional, killed after the effect: rolled back, handled when it comes again', 'transactional', 'after effect', 'completed', 1],
-  ['transactional, killed before the commit: rolled back, handled when it comes again', 'transactional', 'before commit', 'completed', 1],
-  ['transactional, killed after the commit: the copy is acked', 'transactional', 'after record', 'duplicate', 1],
-  ['transactional, killed before the ack: the copy is acked', 'transactional', 'before ack', 'duplicate', 1],
-] as const;
-
 describe('a worker that is killed', () => {
-  it.each(borders)('%s', async (_, guarantee, border, outcome, effects) => {
+  it.each(deaths.map((death) => [titleOf(death), death] as const))('%s', async (_, { guarantee, border, outcome, effects }) => {
     const file = newFile();
     const victim = worker(file, guarantee, `kill ${border}`);
     expect((await victim.ended)[1]).toBe('SIGKILL');

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
+import { writeGenerated } from '../support/generated.ts';
 import { startBroker } from './brokers.ts';
 import { aimOf, matrix, nameOf, timesOf } from './cell.ts';
 import { complaints, detailsOf } from './report.ts';
@@ -54,7 +55,10 @@ for (const [broker, ofBroker] of Map.groupBy(cells, (cell) => cell.broker)) {
     for (const cell of ofStore) {
       const one = await run(cell, storeSide, brokerSide, { aim, times, seed });
       found.push(one);
-      if (values.keep) keep(resultOf(one, where()));
+      if (values.keep) {
+        keep(resultOf(one, where()));
+        writeGenerated();
+      }
       const wrong = complaints(one, aim);
       failed.push(...wrong.map((each) => `${nameOf(cell)}: ${each}`));
       console.log(`${wrong.length > 0 ? 'FAILED' : 'ok'}  ${nameOf(cell)}: ${detailsOf(one)}`);

@@ -1,15 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { read } from '../support/package.ts';
 import { matrix, nameOf, timesOf } from './cell.ts';
-import { blockOf, pageOf, readResults, withBlock } from './table.ts';
+import { readResults } from './table.ts';
 
 describe('the results of chaos', () => {
-  it('are what CHAOS.md and the README show', () => {
-    const results = readResults();
-    expect(read('test/chaos/CHAOS.md')).toBe(pageOf(results));
-    expect(read('README.md')).toBe(withBlock(read('README.md'), blockOf(results)));
-  });
-
   it('are of cells that exist, and none breaks a promise', () => {
     const names = matrix.map(nameOf);
     for (const { cell, lost, wrong, disordered } of readResults()) {

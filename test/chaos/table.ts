@@ -24,8 +24,6 @@ export interface Result
 }
 
 const resultsFile = new URL('results.json', import.meta.url);
-const pageFile = new URL('CHAOS.md', import.meta.url);
-const readmeFile = new URL('../../README.md', import.meta.url);
 
 export const readResults = (): Result[] => JSON.parse(readFileSync(resultsFile, 'utf8')) as Result[];
 
@@ -40,15 +38,13 @@ export function resultOf(found: Found, where: Pick<Result, 'date' | 'commit' | '
   };
 }
 
-/** Keeps a result in the place of the cell's last one, and writes all that is made of them. */
+/** Keeps a result in the place of the cell's last one. */
 export function keep(result: Result): void {
   const name = nameOf(result.cell);
   const all = [...readResults().filter(({ cell }) => nameOf(cell) !== name), result];
   const order = matrix.map(nameOf);
   all.sort((a, b) => order.indexOf(nameOf(a.cell)) - order.indexOf(nameOf(b.cell)));
   writeFileSync(resultsFile, `[\n${all.map((each) => `  ${JSON.stringify(each)}`).join(',\n')}\n]\n`);
-  writeFileSync(pageFile, pageOf(all));
-  writeFileSync(readmeFile, withBlock(readFileSync(readmeFile, 'utf8'), blockOf(all)));
 }
 
 const whyOf = ({ explained }: Result): string =>
@@ -91,11 +87,9 @@ export function pageOf(results: readonly Result[]): string {
   ].join('\n');
 }
 
-const [begins, ends] = ['<!-- chaos: made by npm run chaos, do not edit -->', '<!-- /chaos -->'];
-
 /** The README's table: one row for each mode, and the naive consumer. */
 export function blockOf(results: readonly Result[]): string {
-  if (results.length === 0) return `${begins}\n${ends}`;
+  if (results.length === 0) return '';
   const sum = (
     of: readonly Result[],
     what: 'messages' | 'kills' | 'stops' | 'lost' | 'doubled' | 'wrong' | 'storeFaults' | 'brokerFaults',
@@ -113,19 +107,10 @@ export function blockOf(results: readonly Result[]): string {
   });
   const dates = results.map(({ date }) => date).sort();
   return [
-    begins,
     `On ${dates.at(-1)}, in [${results.length} pairs of store and broker, mode by mode](test/chaos/CHAOS.md):`,
     '',
     '| | runs | messages | SIGKILL | stalls past the lease | faults of stores and brokers | lost | doubled |',
     '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
     ...rows,
-    ends,
   ].join('\n');
-}
-
-/** A document with the block in its place. */
-export function withBlock(text: string, block: string): string {
-  const [from, to] = [text.indexOf(begins), text.indexOf(ends)];
-  if (from < 0 || to < from) throw new Error(`Expected ${begins} and ${ends} in README.md`);
-  return text.slice(0, from) + block + text.slice(to + ends.length);
 }
