@@ -15,6 +15,7 @@ import type { Lease } from './lease.ts';
 import type { DeadLetterReason, Message, RetryReason } from './message.ts';
 import type { ReceiverSettings } from './options.ts';
 import { validate } from './schema.ts';
+import type { Key } from './store.ts';
 
 /** The user's handler, its types checked at `createReceiver`. */
 export type AnyHandler = (payload: any, context: any) => unknown;
@@ -45,12 +46,15 @@ class Unfit extends Error {
 class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<PublishContext<string>> {
   readonly message: Message;
   readonly attempt: number;
-  readonly key: (name: string) => string;
-  readonly uuid: (name: string) => string;
-  readonly random: (name: string) => number;
+  // Initialised here rather than assigned: V8 puts a function that is written where it is assigned to a property into its old generation, and all
+  // that it knows of this message would stay until the next full collection.
+  readonly key = (name: string): string => digest(['downstream', this.#key, name], 32);
+  readonly uuid = (name: string): string => uuidOf(this.#key, name);
+  readonly random = (name: string): number => randomOf(this.#key, name);
   declare readonly tx?: unknown;
   declare readonly fence?: number;
   declare readonly publish?: PublishContext<string>['publish'];
+  readonly #key: Key;
   readonly #lease: Lease;
   readonly #openRun: (() => Run) | undefined;
   readonly #publishing: Publishing | undefined;
@@ -59,9 +63,7 @@ class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<Publ
   constructor(job: Job, lease: Lease, own: Own, settings: ReceiverSettings) {
     this.message = job.message;
     this.attempt = own.attempt;
-    this.key = (name) => digest(['downstream', job.key, name], 32);
-    this.uuid = (name) => uuidOf(job.key, name);
-    this.random = (name) => randomOf(job.key, name);
+    this.#key = job.key;
     if ('tx' in own) this.tx = own.tx;
     if ('tx' in own && settings.outbox) {
       this.#publishing = new Publishing(settings.outbox, own.tx, job.key);

@@ -40,7 +40,7 @@ interface Claim {
 export interface Leases {
   start(delivery: Delivery, source: Source): Lease;
   /** How many claims are kept alive. */
-  readonly claims: number;
+  claims(): number;
   abortAll(reason: ReceiverError): void;
   /** Stops keeping anything alive. */
   endAll(): void;
@@ -165,7 +165,7 @@ export function leases(options: {
 
   const keeper: Keeper = { clock, leaseMs, keep, forget, wakeBy };
   return {
-    get claims() {
+    claims() {
       let claims = 0;
       for (const { claimed } of kept) if (claimed) claims++;
       return claims;

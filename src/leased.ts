@@ -67,7 +67,7 @@ export function leasedWay(core: Core, owner: object): Way {
     if (asking.length === 0) return;
     await claim(asking);
     const orphans = asking.filter((job) => job.answer?.state === 'claimed' && job.answer.orphaned);
-    if (orphans.length === 0 || core.leases.claims === 1) return;
+    if (orphans.length === 0 || core.leases.claims() === 1) return;
     await Promise.all(orphans.map(giveBack));
   }
 

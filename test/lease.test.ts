@@ -93,7 +93,7 @@ describe('the heartbeat', () => {
     start('b');
     a.end();
     a.end();
-    expect(kept.claims).toBe(1);
+    expect(kept.claims()).toBe(1);
     await world.advance(10_000);
     expect(calls).toEqual([{ at: 10_000, keys: ['b'] }]);
   });
@@ -107,7 +107,7 @@ describe('the heartbeat', () => {
     expect(world.timers).toBe(1);
     b.end();
     expect(world.timers).toBe(0);
-    expect(kept.claims).toBe(0);
+    expect(kept.claims()).toBe(0);
     await world.advance(100_000);
     expect(calls).toEqual([]);
   });
@@ -145,7 +145,7 @@ describe('the heartbeat', () => {
     start('b');
     kept.endAll();
     await world.advance(20_000);
-    expect([world.timers, kept.claims, calls.length]).toEqual([0, 0, 0]);
+    expect([world.timers, kept.claims(), calls.length]).toEqual([0, 0, 0]);
     expect(lease.signal.aborted).toBe(false);
   });
 });
@@ -538,7 +538,7 @@ describe('listeners of the signal', () => {
     });
     await world.advance(100_000);
     expect(b?.over).toBe(false);
-    expect(kept.claims).toBe(1);
+    expect(kept.claims()).toBe(1);
     b?.end();
     expect(world.timers).toBe(0);
   });

@@ -66,7 +66,7 @@ class Member {
       kernel.after(100 + stream.next() * scenario.leaseMs * 1.5, () => this.start());
     });
     let stopping = false;
-    this.#stop = (graceMs) => {
+    const stop = (graceMs: number) => {
       if (stopping || !worker.alive) return;
       stopping = true;
       const stopAt = kernel.now;
@@ -90,6 +90,7 @@ class Member {
         if (!this.#closing) kernel.after(50 + stream.next() * 2_000, () => this.start());
       });
     };
+    this.#stop = stop;
     consumer.run().catch((error: unknown) => {
       if (worker.alive) watch.violation('broken', `${name}: the consumer gave up: ${String(error)}`);
     });

@@ -47,10 +47,11 @@ export function leasedStore(
   if (relaxed) {
     const losing = relaxedStore(kernel, make);
     inner = losing;
-    server.onCrash = () => {
+    const onCrash = () => {
       losing.crash();
       for (const key of owners.lose(syncedAt(kernel.now))) lost.set(key, [...(lost.get(key) ?? []), kernel.now]);
     };
+    server.onCrash = onCrash;
   }
   const store = owners.guard(inner);
   return {
@@ -71,7 +72,8 @@ export function leasedStore(
 
 /** The database for the transactional way: records and effects in the same transaction. */
 export function databaseStore(server: Server, watch: Watch, db: FleetDatabase): SimStore {
-  server.onCrash = () => db.crash();
+  const onCrash = () => db.crash();
+  server.onCrash = onCrash;
   return {
     server,
     seen: (key) => db.rows.get(key) ?? db.purged.get(key),

@@ -80,7 +80,7 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
     const stopped = checked.stopReceiver ? await receiver.stop({ graceMs }) : undefined;
     const idle = await idleWithin(stopped ? flushMs : graceMs);
     // Only with a receiver that goes on: what is in flight then is running or waiting there.
-    const abandoned = stopped ? stopped.abandoned : idle ? 0 : places.taken;
+    const abandoned = stopped ? stopped.abandoned : idle ? 0 : places.taken();
     over.abort();
     return { abandoned };
   }
@@ -89,7 +89,7 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
     const enough = new AbortController();
     const idle = places.idle().then(() => enough.abort());
     await Promise.race([idle, sleep(world.clock, limitMs, enough.signal)]);
-    return places.taken === 0;
+    return places.taken() === 0;
   }
 
   const stop: SqsPoller['stop'] = async ({ graceMs = 10_000 } = {}) => {

@@ -1,6 +1,6 @@
 /** Bounds the messages in flight. Memory, the receiver's queue and the broker's in-flight limit hang on it. */
 export interface Slots {
-  readonly taken: number;
+  taken(): number;
   /** Takes up to ten places, as soon as it is worth a receive; 0 if `signal` is aborted first. */
   take(signal: AbortSignal): Promise<number>;
   give(count: number): void;
@@ -21,7 +21,7 @@ export function slots(max: number): Slots {
   }
 
   return {
-    get taken() {
+    taken() {
       return taken;
     },
     async take(signal) {

@@ -34,7 +34,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   let copies = 0;
 
   cluster.createTopic(topic, partitions);
-  cluster.watch = () => ({
+  const watcher: typeof cluster.watch = () => ({
     rebalanced(generation) {
       watch.count('rebalances');
       watch.tell('kafka', () => `generation ${generation}: ${cluster.group(groupId).members.join(', ')}`);
@@ -59,6 +59,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
       passed(name, before, offset);
     },
   });
+  cluster.watch = watcher;
 
   const workerOf = (memberId: string): Worker => workers.get(memberId.slice(0, memberId.lastIndexOf('-')))!;
 

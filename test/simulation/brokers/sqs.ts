@@ -16,7 +16,7 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
   const suffix = fifo ? '.fifo' : '';
   const model = sqsModel({ now: () => kernel.now, wall: () => epoch + kernel.now, after: (ms, task) => kernel.after(ms, task) });
   // The log of requests is for tests that read it.
-  model.log.push = () => 0;
+  model.log.push = keepNothing;
   const deadUrl = model.createQueue(`dead${suffix}`);
   const redrive = { deadLetterTargetArn: `arn:aws:sqs:eu-west-1:000000000000:dead${suffix}`, maxReceiveCount: scenario.maxReceives };
   const queueUrl = model.createQueue(`work${suffix}`, {
@@ -228,6 +228,8 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
 
   return broker;
 }
+
+const keepNothing = () => 0;
 
 const idOf = ({ ReceiptHandle }: { readonly ReceiptHandle: string }): string => ReceiptHandle.slice(0, ReceiptHandle.indexOf('/'));
 
