@@ -4,7 +4,7 @@ import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Bench, CaseResult } from './bench.ts';
 import { isMet, withFigures } from './figures.ts';
 
-const names = ['core', 'effects', 'kafka', 'postgres', 'redis', 'redis-remembered', 'sqlite'];
+const names = ['core', 'effects', 'kafka', 'postgres', 'postgres-remembered', 'redis', 'redis-remembered', 'sqlite'];
 const [name, ...rest] = process.argv.slice(2);
 if (!name || !names.includes(name)) {
   console.error(`Expected the name of a benchmark (${names.join(', ')}), got ${name ?? 'none'}`);

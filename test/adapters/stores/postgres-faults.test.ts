@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type PgPool, postgresStore } from '../../../adapters/stores/postgres/index.ts';
 import { migrate } from '../../../adapters/stores/postgres/schema.ts';
 import { attribute, createReceiver } from '../../../src/index.ts';
-import { asCompleted, ask, asReleased, claimed, keyOf, single } from '../../../src/testing/clauses/kit.ts';
+import { asCompleted, ask, asReleased, claimed, keyOf, retainMs, single } from '../../../src/testing/clauses/kit.ts';
 import { type FaultProxy, proxyTo } from '../../support/proxy.ts';
 import { ownService, service } from '../../support/services/index.ts';
 import { actions, delivery } from '../../support/stand.ts';
@@ -85,6 +85,19 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
     expect(await look('done', 'x')).toMatchObject({ state: 'completed', result: 'r' });
     expect(await look('back', 'x')).toMatchObject({ state: 'claimed', attempt: 2 });
     expect(proxy.injected[fault]).toBe(3);
+  });
+
+  it.each(faults)('with %s under a purge: what has expired goes in the end, and nothing else', async (fault) => {
+    const { mine, harness } = await stand();
+    const names = (of: string) => Array.from({ length: 20 }, (_, i) => `${of} ${i}`);
+    await harness.store.claim(names('old').map((name) => ask(name, 't')));
+    await harness.elapse(retainMs + 1);
+    await harness.store.claim(names('new').map((name) => ask(name, 't')));
+    proxy.next({ fault, when: 'skip locked' });
+    while ((await insist(() => mine.purge(7))) === 7);
+    expect(proxy.injected[fault]).toBe(1);
+    expect((await harness.db.query(`select count(*)::int as n from ${harness.schema}.records`)).rows).toEqual([{ n: 20 }]);
+    for (const answer of await harness.store.claim(names('new').map((name) => ask(name, 'u')))) expect(answer.state).toBe('busy');
   });
 
   it.each(faults)('with %s under the COMMIT of a unit: it rejects if nothing has committed, and resolves if all has', async (fault) => {

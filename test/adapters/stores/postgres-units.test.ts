@@ -209,3 +209,18 @@ describe('units of one store', () => {
     expect((await db.query(`select count(*)::int as n from ${schema}.records`)).rows).toEqual([{ n: 1 }]);
   });
 });
+
+describe.each([undefined, 'daily' as const])('on a server whose transactions are serializable (partitions: %s)', (partitions) => {
+  it('a key is claimed, and recorded, by one of sixteen at once', async () => {
+    const layout = partitions ? { partitions } : {};
+    const { store } = await stand(layout, { options: '-c default_transaction_isolation=serializable', max: 20 } as pg.PoolConfig);
+    for (let round = 0; round < 5; round++) {
+      const claims = await Promise.all(Array.from({ length: 16 }, (_, i) => single(store).claim(`claimed ${round}`, `t${i}`)));
+      expect(claims.map(({ state }) => state).sort()).toEqual([...Array(15).fill('busy'), 'claimed']);
+      const records = await Promise.all(
+        Array.from({ length: 16 }, (_, i) => store.unit(async (unit) => (await unit.record([ask(`recorded ${round}`, `t${i}`)]))[0]!)),
+      );
+      expect(records.map(({ state }) => state).sort()).toEqual(['claimed', ...Array(15).fill('completed')]);
+    }
+  });
+});

@@ -11,4 +11,4 @@ for (const pipeline of [false, true]) {
 
 const partitioned = { describe, it, name: 'postgresStore in partitions', open: () => postgresHarness({ partitions: 'daily' }) };
 storeContract({ ...partitioned, skip: skipOfPartitions });
-transactionalStoreContract(partitioned);
+transactionalStoreContract({ ...partitioned, skip: skipOfPartitions });

@@ -1,0 +1,202 @@
+/**
+ * Postgres with 10 million remembered ids: what their number costs, and whether anybody notices a purge of one million. In one table, and in daily
+ * partitions. Takes minutes, most of them to fill the tables. IDS=… for another number; BENCH_POSTGRES_URL=… for a server whose tables stay, and are
+ * not filled again.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { migrate, type PgPool, postgresStore, type SchemaOptions } from 'idempotent-receiver/postgres';
+import pg from 'pg';
+import { ownService } from '../test/support/services/index.ts';
+import { type Bench, type Contender, sideBySide } from './bench.ts';
+
+const many = Number(process.env['IDS'] ?? 10_000_000);
+const expired = many / 10;
+const days = 14;
+const retainMs = days * 86_400_000;
+const batchSize = 500;
+
+const key = "substr(sha256(convert_to($1 || g, 'UTF8')), 1, 24)";
+const columns = `key, fingerprint, state, token, fence, attempts, orphaned, lease_until, written_at, expires_at, expires_minute`;
+/** Records that were completed at regular times of the last `days`, or a while before. */
+const remembered = (age: string, to: number) =>
+  `select ${key}, substr(sha256(int8send(g)), 1, 16), 3, '${randomUUID()}', g, 1, false, at, at, at + interval '${days} days',
+  ceil(extract(epoch from at + interval '${days} days') / 60)
+from generate_series(1, ${to}) g, lateral (select now() - ${age} as at) t`;
+
+type Place = Awaited<ReturnType<typeof place>>;
+
+async function place(url: string, name: string, partitions?: 'daily') {
+  const schema = `remembered_${name}`;
+  const pool = new pg.Pool({ connectionString: url, max: 10 });
+  const options: SchemaOptions = partitions ? { schema, partitions } : { schema };
+  const { rows } = await pool.query('select to_regnamespace($1) is not null as there', [schema]);
+  const isNew = !rows[0].there;
+  await migrate(pool as unknown as PgPool, options);
+  return { pool, schema, isNew, store: postgresStore<pg.PoolClient>(pool as unknown as PgPool<pg.PoolClient>, options) };
+}
+
+/** Partitions as they are after so many days. */
+async function pass({ pool, schema }: Place, turns: number): Promise<void> {
+  for (let i = 0; i < turns; i++) {
+    await pool.query(`update ${schema}.meta set part_began_at = part_began_at - interval '1 day'`);
+    await pool.query(`select ${schema}.upkeep()`);
+  }
+}
+
+async function fill(to: Place, ids: number, partitioned: boolean): Promise<void> {
+  const { pool, schema, isNew } = to;
+  if (!isNew) return;
+  if (partitioned) {
+    await pass(to, days);
+    for (let part = 1; part <= days; part++) {
+      const age = `interval '1 hour' - (${part} - ${days} - 1) * interval '1 day' + random() * interval '1 day'`;
+      await pool.query(`insert into ${schema}.records_${part} (part, ${columns}) select ${part}, * from (${remembered(age, Math.floor(ids / days))}) r`, [`${part}/`]);
+    }
+  } else {
+    const age = `(1 - g::float8 / ${ids}) * interval '${days} days' + interval '1 hour'`;
+    await pool.query(`insert into ${schema}.records (${columns}) ${remembered(age, ids)}`, ['']);
+  }
+  await pool.query(`vacuum analyze ${schema}.records`);
+}
+
+const asks = (size: number) =>
+  Array.from({ length: size }, () => ({
+    key: randomBytes(24).toString('base64url'),
+    fingerprint: randomBytes(16).toString('base64url'),
+    token: randomUUID(),
+    leaseMs: 30_000,
+    retainMs,
+  }));
+
+/** Groups that write an effect for each message by one statement, behind the store's records. */
+function groups(name: string, { pool, schema, store }: Place): Contender {
+  const table = `${schema}.effects`;
+  const ready = pool.query(`create table if not exists ${table} (id text not null, at timestamptz not null default now())`);
+  return {
+    name,
+    async run() {
+      await ready;
+      const asked = asks(batchSize);
+      await store.unit(async (unit) => {
+        const answers = await unit.record(asked);
+        if (answers.some(({ state }) => state !== 'claimed')) throw new Error('Expected every message to be new');
+        await unit.savepoint((tx) => tx.query(`insert into ${table} (id) select unnest($1::text[])`, [asked.map(({ token }) => token)]));
+      });
+      return batchSize;
+    },
+    close: () => {},
+  };
+}
+
+function claims(name: string, { store }: Place): Contender {
+  return {
+    name,
+    async run() {
+      const asked = asks(batchSize);
+      const answers = await store.claim(asked);
+      if (answers.some(({ state }) => state !== 'claimed')) throw new Error('Expected every claim to be given');
+      await store.settle(asked.map(({ key, token }) => ({ key, token, retainMs, as: 'completed' as const })));
+      return batchSize;
+    },
+    close: () => {},
+  };
+}
+
+/** The slowest of the claims that two claimers make, one after another, until `work` is done. */
+async function slowestClaim({ store }: Place, work: () => Promise<unknown>): Promise<{ readonly slowestMs: number; readonly claims: number }> {
+  let over = false;
+  let slowestMs = 0;
+  let count = 0;
+  const claimer = async () => {
+    for (; !over; count++) {
+      const startedAt = performance.now();
+      await store.claim(asks(1));
+      slowestMs = Math.max(slowestMs, performance.now() - startedAt);
+    }
+  };
+  const claimers = [claimer(), claimer()];
+  await work();
+  over = true;
+  await Promise.all(claimers);
+  return { slowestMs: Math.round(slowestMs), claims: count };
+}
+
+export const bench: Bench = async ({ seconds }) => {
+  const given = process.env['BENCH_POSTGRES_URL'];
+  const server = given ? undefined : await ownService('postgres');
+  const url = given ?? server!.address.url;
+  const places: Place[] = [];
+  const of = async (name: string, ids: number, partitions?: 'daily') => {
+    const made = await place(url, name, partitions);
+    places.push(made);
+    if (ids > 0) await fill(made, ids, partitions !== undefined);
+    return made;
+  };
+  try {
+    const full = await of('full', many);
+    const fullParts = await of('full_partitions', many, 'daily');
+    if (process.argv.includes('--fill')) return { cases: [], aims: [] };
+    await full.pool.query('drop schema if exists remembered_empty, remembered_old, remembered_old_partitions cascade');
+    const empty = await of('empty', 0);
+    const old = await of('old', 0);
+    const oldParts = await of('old_partitions', 0, 'daily');
+
+    const label = many.toLocaleString('en');
+    const names = {
+      empty: 'transactional, groups of 500: empty table',
+      full: `transactional, groups of 500: ${label} records`,
+      parts: `transactional, groups of 500: ${label} records in ${days} partitions`,
+      emptyClaims: 'claim and complete: empty table',
+      fullClaims: `claim and complete: ${label} records`,
+      partsClaims: `claim and complete: ${label} records in ${days} partitions`,
+    };
+    await full.pool.query('checkpoint');
+    const cases = await sideBySide(
+      [
+        groups(names.empty, empty),
+        groups(names.full, full),
+        groups(names.parts, fullParts),
+        claims(names.emptyClaims, empty),
+        claims(names.fullClaims, full),
+        claims(names.partsClaims, fullParts),
+      ],
+      { seconds },
+    );
+
+    const age = `interval '${days + 1} days' + interval '2 hours'`;
+    await old.pool.query(`insert into ${old.schema}.records (${columns}) ${remembered(age, expired)}`, ['old/']);
+    await oldParts.pool.query(`insert into ${oldParts.schema}.records_1 (part, ${columns}) select 1, * from (${remembered(age, expired)}) r`, ['old/']);
+    await pass(oldParts, 2);
+    await old.pool.query('checkpoint');
+    const idle = await slowestClaim(old, () => new Promise((resolve) => setTimeout(resolve, 5_000)));
+    const startedAt = performance.now();
+    const rows = await slowestClaim(old, async () => {
+      while ((await old.store.purge(500)) === 500);
+    });
+    const rowSeconds = (performance.now() - startedAt) / 1_000;
+    const left = async () => (await oldParts.pool.query('select to_regclass($1) is not null as there', [`${oldParts.schema}.records_1`])).rows[0].there;
+    const dropped = await slowestClaim(oldParts, async () => {
+      while (await left()) await oldParts.store.purge(500);
+      await new Promise((resolve) => setTimeout(resolve, 3_000));
+    });
+    console.log({ idle, rows, rowSeconds, dropped });
+    const ratio = (name: string, to: string) =>
+      Number((cases.find((each) => each.name === name)!.perSecond / cases.find((each) => each.name === to)!.perSecond).toFixed(3));
+    const gone = expired.toLocaleString('en');
+    return {
+      cases,
+      aims: [
+        { name: `transactional: ${label} records against an empty table`, measured: ratio(names.full, names.empty), atLeast: 0.8 },
+        { name: `the same in ${days} partitions`, measured: ratio(names.parts, names.empty), atLeast: 0.8 },
+        { name: `claim and complete: ${label} records against an empty table`, measured: ratio(names.fullClaims, names.emptyClaims), atLeast: 0.8 },
+        { name: `the same in ${days} partitions`, measured: ratio(names.partsClaims, names.emptyClaims), atLeast: 0.8 },
+        { name: `slowest claim in ms while ${gone} rows are purged by 500 (${idle.slowestMs} without)`, measured: rows.slowestMs, atMost: 100 },
+        { name: `rows purged a second meanwhile`, measured: Math.round(expired / rowSeconds), atLeast: 10_000 },
+        { name: `slowest claim in ms while a partition of ${gone} is dropped`, measured: dropped.slowestMs, atMost: 100 },
+      ],
+    };
+  } finally {
+    for (const { pool } of places) await pool.end();
+    await server?.stop();
+  }
+};
