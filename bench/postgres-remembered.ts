@@ -50,7 +50,10 @@ async function fill(to: Place, ids: number, partitioned: boolean): Promise<void>
     await pass(to, days);
     for (let part = 1; part <= days; part++) {
       const age = `interval '1 hour' - (${part} - ${days} - 1) * interval '1 day' + random() * interval '1 day'`;
-      await pool.query(`insert into ${schema}.records_${part} (part, ${columns}) select ${part}, * from (${remembered(age, Math.floor(ids / days))}) r`, [`${part}/`]);
+      await pool.query(
+        `insert into ${schema}.records_${part} (part, ${columns}) select ${part}, * from (${remembered(age, Math.floor(ids / days))}) r`,
+        [`${part}/`],
+      );
     }
   } else {
     const age = `(1 - g::float8 / ${ids}) * interval '${days} days' + interval '1 hour'`;
@@ -103,7 +106,10 @@ function claims(name: string, { store }: Place): Contender {
 }
 
 /** The slowest of the claims that two claimers make, one after another, until `work` is done. */
-async function slowestClaim({ store }: Place, work: () => Promise<unknown>): Promise<{ readonly slowestMs: number; readonly claims: number }> {
+async function slowestClaim(
+  { store }: Place,
+  work: () => Promise<unknown>,
+): Promise<{ readonly slowestMs: number; readonly claims: number }> {
   let over = false;
   let slowestMs = 0;
   let count = 0;
@@ -165,7 +171,10 @@ export const bench: Bench = async ({ seconds }) => {
 
     const age = `interval '${days + 1} days' + interval '2 hours'`;
     await old.pool.query(`insert into ${old.schema}.records (${columns}) ${remembered(age, expired)}`, ['old/']);
-    await oldParts.pool.query(`insert into ${oldParts.schema}.records_1 (part, ${columns}) select 1, * from (${remembered(age, expired)}) r`, ['old/']);
+    await oldParts.pool.query(
+      `insert into ${oldParts.schema}.records_1 (part, ${columns}) select 1, * from (${remembered(age, expired)}) r`,
+      ['old/'],
+    );
     await pass(oldParts, 2);
     await old.pool.query('checkpoint');
     const idle = await slowestClaim(old, () => new Promise((resolve) => setTimeout(resolve, 5_000)));
@@ -174,7 +183,8 @@ export const bench: Bench = async ({ seconds }) => {
       while ((await old.store.purge(500)) === 500);
     });
     const rowSeconds = (performance.now() - startedAt) / 1_000;
-    const left = async () => (await oldParts.pool.query('select to_regclass($1) is not null as there', [`${oldParts.schema}.records_1`])).rows[0].there;
+    const left = async () =>
+      (await oldParts.pool.query('select to_regclass($1) is not null as there', [`${oldParts.schema}.records_1`])).rows[0].there;
     const dropped = await slowestClaim(oldParts, async () => {
       while (await left()) await oldParts.store.purge(500);
       await new Promise((resolve) => setTimeout(resolve, 3_000));
@@ -188,9 +198,17 @@ export const bench: Bench = async ({ seconds }) => {
       aims: [
         { name: `transactional: ${label} records against an empty table`, measured: ratio(names.full, names.empty), atLeast: 0.8 },
         { name: `the same in ${days} partitions`, measured: ratio(names.parts, names.empty), atLeast: 0.8 },
-        { name: `claim and complete: ${label} records against an empty table`, measured: ratio(names.fullClaims, names.emptyClaims), atLeast: 0.8 },
+        {
+          name: `claim and complete: ${label} records against an empty table`,
+          measured: ratio(names.fullClaims, names.emptyClaims),
+          atLeast: 0.8,
+        },
         { name: `the same in ${days} partitions`, measured: ratio(names.partsClaims, names.emptyClaims), atLeast: 0.8 },
-        { name: `slowest claim in ms while ${gone} rows are purged by 500 (${idle.slowestMs} without)`, measured: rows.slowestMs, atMost: 100 },
+        {
+          name: `slowest claim in ms while ${gone} rows are purged by 500 (${idle.slowestMs} without)`,
+          measured: rows.slowestMs,
+          atMost: 100,
+        },
         { name: `rows purged a second meanwhile`, measured: Math.round(expired / rowSeconds), atLeast: 10_000 },
         { name: `slowest claim in ms while a partition of ${gone} is dropped`, measured: dropped.slowestMs, atMost: 100 },
       ],
