@@ -64,6 +64,12 @@ describe('the transactional way', () => {
     expect(committed.map((unitsBefore, i) => unitsBefore * 10 > i)).not.toContain(false);
   });
 
+  it('has nothing to publish with where there is no outbox', async () => {
+    const has: boolean[] = [];
+    await transactional((_, ctx) => void has.push('publish' in ctx)).receiver.process([delivery('a')]);
+    expect(has).toEqual([false]);
+  });
+
   it('takes a message that comes again also with a store that has nothing but transactions', async () => {
     const { store, world, effects } = transactional(charge);
     const { receiver } = stand(charge, { store: { unit: store.unit } }, { world, store });

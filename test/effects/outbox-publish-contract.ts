@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { memoryStore } from '../../adapters/stores/memory.ts';
 import type { AnyHandler } from '../../src/handler.ts';
 import { attribute, type OutboxAdmin, type OutboxQueue, type Outgoing, type Receiver } from '../../src/index.ts';
 import { actions, delivery } from '../support/stand.ts';
@@ -118,6 +119,28 @@ export function publishContract(title: string, open: () => Promise<Place>): void
         'rL4qNphpypW_N-_JiabhltOnRt_NVCSr',
         '5mbcswIkb8Lwe2XwAzlbxbC2logq1F_3',
       ]);
+      await receiver.stop();
+    });
+
+    it('has its steps waited for when what it has published fails, whose error is told', async () => {
+      const place = await open();
+      const errors: unknown[] = [];
+      const steps: string[] = [];
+      const receiver = place.receiver(
+        (_payload, ctx) => {
+          void ctx.publish('orders', { body: undefined }).catch(() => {});
+          const step = async () => {
+            await new Promise((resolve) => setImmediate(resolve));
+            steps.push('ended');
+            throw new Error('of the step');
+          };
+          void ctx.step('forgotten', step).catch(() => {});
+        },
+        { journal: memoryStore(), on: { released: ({ error }: { error: unknown }) => errors.push(error) } },
+      );
+      expect(actions(await receiver.process([delivery('1')]))).toEqual(['retry failed']);
+      expect(steps).toEqual(['ended']);
+      expect(errors).toEqual([expect.objectContaining({ code: 'invalid-message' })]);
       await receiver.stop();
     });
 

@@ -8,6 +8,7 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
     /⟦names\.length > 20|names\.length > 20\) ⟦\{|⟦names\[at - 1\]|⟦at > 0|const plain = ⟦|⟦plain\.test\(text\) → false/,
     'Same result in another time: two ways to sort and to quote, chosen by length.',
   ],
+  [/canonical/, /⟦prototype === Object\.prototype → false/, 'Same result in another time: the prototype of that one is null.'],
   [/core/, /⟦job\.verdict → false/, 'Second line of defence: each way gives a job one verdict.'],
   [/core/, /⟦job\.source\.settled\?\./, 'Same: that there is none to call is caught as what it throws.'],
   [
@@ -30,6 +31,7 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
     'Same: a verdict that needs no claim has none to end, and an ending that comes too late is refused.',
   ],
   [/transactional/, /settings\.on\[name\]/, 'Same: `tell` looks again.'],
+  [/receiver/, /if \(⟦each → true⟧\) void track/, 'Same: what purging nothing throws is caught.'],
   [/receiver/, /!job\.preset → true/, 'Same but for work: a lease that is ended at once.'],
   [/receiver/, /active\.delete|waiting\.abort/, 'Same but for memory and timers of a receiver that has nothing to do.'],
   [
