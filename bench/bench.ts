@@ -10,8 +10,8 @@ export interface CaseResult {
   readonly perSecond: number;
 }
 
-/** A figure that is promised, and what was measured: of a comparison, the messages a second of both. */
-export type Aim = { readonly name: string; readonly measured: number; readonly of?: readonly [number, number] } & (
+/** A figure that is promised, and what was measured: of a comparison, the messages a second of both too. */
+export type Aim = { readonly name: string; readonly measured: number; readonly perSecond?: number; readonly against?: number } & (
   | { readonly atLeast: number }
   | { readonly atMost: number }
 );
@@ -67,12 +67,14 @@ export async function sideBySide(
 }
 
 /** Compares two cases by their names. */
-export function comparing(cases: readonly CaseResult[]): (name: string, to: string) => Pick<Aim, 'measured' | 'of'> {
-  const perSecond = (wanted: string) => cases.find(({ name }) => name === wanted)!.perSecond;
-  return (name, to) => ({
-    measured: Number((perSecond(name) / perSecond(to)).toFixed(3)),
-    of: [perSecond(name), perSecond(to)],
-  });
+export function comparing(
+  cases: readonly CaseResult[],
+): (name: string, to: string) => { measured: number; perSecond: number; against: number } {
+  const rateOf = (wanted: string) => cases.find(({ name }) => name === wanted)!.perSecond;
+  return (name, to) => {
+    const [perSecond, against] = [rateOf(name), rateOf(to)];
+    return { measured: Number((perSecond / against).toFixed(3)), perSecond, against };
+  };
 }
 
 function median(numbers: readonly number[]): number {

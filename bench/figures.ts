@@ -7,26 +7,19 @@ export interface Recorded extends BenchResult {
   readonly machine: string;
 }
 
-/** Where the figures of a benchmark are in the README: what is between is written by `npm run bench`. */
-const placeOf = (name: string) => new RegExp(`(<!-- figures ${name} -->\n\n)[^]*?(\n<!-- /figures -->)`);
-
-/** Puts the figures of a benchmark to where `text` shows them, if it does. */
-export function withFigures(text: string, name: string, recorded: Recorded): string {
-  return text.replace(placeOf(name), (_, before, after) => `${before}${tableOf(name, recorded)}${after}`);
-}
-
-function tableOf(name: string, { date, machine, aims }: Recorded): string {
+/** What the README shows of a run: its aims. */
+export function figuresOf(name: string, { date, machine, aims }: Recorded): string {
   const day = new Date(date).toLocaleDateString('en-GB', { day: 'numeric', month: 'long', year: 'numeric', timeZone: 'UTC' });
   return `\`npm run bench -- ${name}\`, ${day}, ${machine} ([all cases](bench/results/${name}.json)):
 
 | | messages a second | measured | aim | |
 | --- | --- | --- | --- | --- |
-${aims.map(rowOf).join('\n')}
-`;
+${aims.map(rowOf).join('\n')}`;
 }
 
 function rowOf(aim: Aim): string {
-  const rates = aim.of ? aim.of.map(text).join(' of ') : '';
+  const { perSecond, against } = aim;
+  const rates = perSecond === undefined || against === undefined ? '' : `${text(perSecond)} of ${text(against)}`;
   const limit = 'atLeast' in aim ? `≥ ${text(aim.atLeast)}` : `≤ ${text(aim.atMost)}`;
   return `| ${aim.name} | ${rates} | ${text(aim.measured)} | ${limit} | ${isMet(aim) ? 'met' : '**missed**'} |`;
 }

@@ -1,8 +1,9 @@
 /** `npm run bench -- <name> [--seconds N]`: runs one benchmark, prints its table, writes `bench/results/<name>.json` and the README's figures. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
+import { writeGenerated } from '../test/support/generated.ts';
 import type { Bench, CaseResult } from './bench.ts';
-import { isMet, withFigures } from './figures.ts';
+import { isMet } from './figures.ts';
 
 const names = ['core', 'effects', 'kafka', 'postgres', 'postgres-remembered', 'redis', 'redis-remembered', 'sqlite'];
 const [name, ...rest] = process.argv.slice(2);
@@ -32,8 +33,7 @@ const recorded = { date: new Date().toISOString(), machine, cases, aims };
 const results = new URL('results/', import.meta.url);
 mkdirSync(results, { recursive: true });
 writeFileSync(new URL(`${name}.json`, results), `${JSON.stringify(recorded, null, 2)}\n`);
-const readme = new URL('../README.md', import.meta.url);
-writeFileSync(readme, withFigures(readFileSync(readme, 'utf8'), name, recorded));
+writeGenerated();
 
 function line({ name: title, messages, perSecond }: CaseResult): string {
   const bar = '█'.repeat(Math.round((perSecond / best) * 30));

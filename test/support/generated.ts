@@ -1,13 +1,14 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { figuresOf, type Recorded } from '../../bench/figures.ts';
 import { blockOf, pageOf, readResults } from '../chaos/table.ts';
 import { failureRows } from './failures.ts';
-import { root } from './package.ts';
+import { read, root } from './package.ts';
 
 /** Parts of documents that are made of what tests assert, and of what runs have found. `npm run tables` writes them; readme.test.ts compares. */
 export const generated: readonly { readonly path: string; make(text: string): string }[] = [
   { path: 'test/chaos/CHAOS.md', make: () => pageOf(readResults()) },
-  { path: 'README.md', make: (text) => between(between(text, 'deaths', failureTable()), 'chaos', blockOf(readResults())) },
+  { path: 'README.md', make: (text) => withFigures(between(between(text, 'deaths', failureTable()), 'chaos', blockOf(readResults()))) },
 ];
 
 function failureTable(): string {
@@ -31,6 +32,13 @@ function failureTable(): string {
     row(stalls),
     row(poison),
   ].join('\n');
+}
+
+/** The figures of the last run of each benchmark that the document has marks for. */
+function withFigures(text: string): string {
+  const names = [...text.matchAll(/^<!-- figures of ([\w-]+): /gm)].map((match) => match[1]!);
+  const recorded = (name: string) => JSON.parse(read(`bench/results/${name}.json`)) as Recorded;
+  return names.reduce((made, name) => between(made, `figures of ${name}`, figuresOf(name, recorded(name))), text);
 }
 
 /** A document with `block` between the marks of that name. */
