@@ -5,6 +5,7 @@ import { memoryStore } from '../../../../adapters/stores/memory.ts';
 import { sqliteStore } from '../../../../adapters/stores/sqlite/index.ts';
 import { createReceiver, header } from '../../../../src/index.ts';
 import { ownService } from '../../../support/services/index.ts';
+import { latch } from '../../../support/stand.ts';
 import { clientOf, ids, later, rig, until } from './rig.ts';
 
 describe('a rebalance in the middle of a batch', () => {
@@ -12,8 +13,11 @@ describe('a rebalance in the middle of a batch', () => {
     const place = await rig({ partitions: 2 });
     const store = memoryStore();
     const seen: string[] = [];
+    const joining = latch();
     const receiver = (mark: string) =>
       createReceiver({ scope: 'test', key: header('message-id'), store, concurrency: 4, cacheSize: 0 }, async ({ id }: { id: string }) => {
+        // On a busy machine the first would be done before the second has come.
+        if (seen.length > 20) await joining.promise;
         await pause(20);
         seen.push(`${mark}:${id}`);
       });
@@ -21,9 +25,13 @@ describe('a rebalance in the middle of a batch', () => {
     const { errors, crashes } = await place.worker(receiver('a'), { maxInFlight: 20 });
     await until(() => seen.length > 20, 'the first consumer to be at work');
     const joinedAt = seen.length;
-    const { consumer } = await place.worker(receiver('b'), { maxInFlight: 20 });
-    let took = 0;
-    consumer.on('consumer.group_join', () => void (took ||= seen.length));
+    await place.worker(receiver('b'), {
+      maxInFlight: 20,
+      start: (consumer, adapter) => {
+        consumer.on('consumer.network.request', ({ payload }) => payload.apiName === 'JoinGroup' && joining.open());
+        return consumer.run(adapter.run());
+      },
+    });
     await until(async () => (await place.committed(0)) === 200 && (await place.committed(1)) === 200, 'all to be committed');
     expect(seen.map((line) => line.slice(2)).toSorted()).toEqual(ids(400).toSorted());
     expect(seen.some((line) => line.startsWith('b:'))).toBe(true);

@@ -62,7 +62,7 @@ describe('the dedup log', () => {
       topic: dedupLog,
       messages: [{ key: `${groupId}/${input}`, value: 'garbage, but long enough to be one', partition: 0 }],
     });
-    const second = worker({ store: { takeOverTimeoutMs: 1_000 } });
+    const second = worker({ store: { takeOverTimeoutMs: 4_000 } });
     await expect(second.store.assign(of(input))).rejects.toMatchObject({
       code: 'store',
       message: expect.stringMatching(/to be a record of version 1, got version 103/),
