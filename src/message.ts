@@ -114,7 +114,7 @@ export interface Source<D extends Delivery = Delivery> {
   hold?(deliveries: readonly D[], forMs: number): Promise<readonly (boolean | undefined)[]>;
   /**
    * Aborted when somebody else may have all of the source's deliveries from now on (Kafka: the membership is lost). The signals of their handlers are
-   * aborted at once, and no transaction that one of them takes part in commits any more, unless its commit is under way. A claim in the
+   * aborted at once, and no transaction commits any more in which one of them has been handled, unless its commit is under way. A claim in the
    * store stays what it is: its token decides, so that what a handler has done in spite of its signal is recorded while nobody else has claimed it.
    */
   readonly lost?: AbortSignal | undefined;

@@ -211,8 +211,8 @@ class UnitOfWork {
       const told = new Map(its.map((job) => [job.delivery, given.get(job)!]));
       await unit!.savepoint((tx) => source.committing!(tx, told));
     }
-    // Nothing is waited for between this and the commit.
-    if (unit && jobs.some(({ source }) => source.lost?.aborted))
+    // Looked at last. What was not done, or was undone by its savepoint, takes nothing of the others back.
+    if (unit && jobs.some((job) => job.source.lost?.aborted && given.get(job)!.action !== 'retry'))
       throw new ReceiverError('claim-lost', 'The broker has taken deliveries back');
     return verdicts;
   }

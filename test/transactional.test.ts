@@ -537,4 +537,21 @@ describe('a source that is lost', () => {
     expect(effects()).toEqual([]);
     expect(actions(await receiver.process([delivery('b')]))).toEqual(['ack completed']);
   });
+
+  it('before its turn has come takes nothing back of those that share the transaction', async () => {
+    const gone = new AbortController();
+    const open = latch();
+    const { receiver, effects, world } = transactional(async (payload, ctx) => {
+      await charge(payload, ctx);
+      if (payload.id === 'first') await open.promise;
+    });
+    const first = receiver.process([delivery('first')]);
+    await world.settle();
+    const both = Promise.all([receiver.process([delivery('a')], { lost: gone.signal }), receiver.process([delivery('b')])]);
+    gone.abort();
+    open.open();
+    await first;
+    expect((await both).map((verdicts) => actions(verdicts)[0])).toEqual(['retry expired', 'ack completed']);
+    expect(effects()).toEqual(['first', 'b']);
+  });
 });
