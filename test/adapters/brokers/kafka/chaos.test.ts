@@ -10,7 +10,8 @@ const keys = 60;
 const sessionTimeout = 1_500;
 
 interface Found {
-  readonly faults: Record<'kill' | 'stop' | 'leave' | 'throw', number>;
+  /** What was done, and how often a consumer has joined because of it. */
+  readonly faults: Record<'kill' | 'stop' | 'leave' | 'throw' | 'join', number>;
   readonly effects: readonly Effect[];
   /** How often each message was produced. */
   readonly produced: ReadonlyMap<string, number>;
@@ -27,7 +28,7 @@ async function chaos(mode: ChildTask['mode'], count: number, seed: number): Prom
   const chance = (n: number) => Math.floor(random.number() * n);
   const { brokers, topic, groupId, produce, admin } = await rig({ partitions });
   const { file, effects } = effectsFile();
-  const faults = { kill: 0, stop: 0, leave: 0, throw: 0 };
+  const faults = { kill: 0, stop: 0, leave: 0, throw: 0, join: 0 };
   const produced = new Map<string, number>();
   const setBack: string[] = [];
   const committed = new Map<number, number>();
@@ -60,7 +61,12 @@ async function chaos(mode: ChildTask['mode'], count: number, seed: number): Prom
     }
   })();
 
-  const start = () => child({ brokers, topic, groupId, file, mode, sessionTimeout, throwEvery: 97 });
+  const all: Child[] = [];
+  const start = () => {
+    const one = child({ brokers, topic, groupId, file, mode, sessionTimeout, throwEvery: 97 });
+    all.push(one);
+    return one;
+  };
   const family: Child[] = [start(), start(), start()];
   let isDone = false;
   void producing.then(() => {
@@ -68,8 +74,9 @@ async function chaos(mode: ChildTask['mode'], count: number, seed: number): Prom
   });
   for (let n = 0; !isDone || n < 9; n++) {
     await pause(300 + chance(500));
-    const i = chance(family.length);
-    const one = family[i]!;
+    const awake = family.filter(({ isStopped }) => !isStopped);
+    const one = awake[chance(awake.length)]!;
+    const i = family.indexOf(one);
     const fault = (['kill', 'stop', 'leave'] as const)[n % 3]!;
     faults[fault]++;
     if (fault === 'kill') {
@@ -82,7 +89,8 @@ async function chaos(mode: ChildTask['mode'], count: number, seed: number): Prom
     } else {
       one.signal('SIGSTOP');
       const at = pause(sessionTimeout * 2).then(() => one.signal('SIGCONT'));
-      if (chance(2) === 0) await at;
+      // At least one of the three is awake.
+      if (awake.length === 2 || chance(2) === 0) await at;
     }
   }
   await producing;
@@ -97,7 +105,9 @@ async function chaos(mode: ChildTask['mode'], count: number, seed: number): Prom
   });
   over = true;
   await watching;
-  faults.throw = family.flatMap(({ lines }) => lines).filter((line) => line === 'throw').length;
+  const said = all.flatMap(({ lines }) => lines);
+  faults.throw = said.filter((line) => line === 'throw').length;
+  faults.join = said.filter((line) => line.startsWith('joined')).length;
   return { faults, effects: effects(), produced, setBack };
 }
 
@@ -115,7 +125,7 @@ function wrong({ effects, produced }: Found, allowed: (times: number) => number)
 
 describe('three consumers that are killed, stopped past their session, leave and join, and whose handlers throw', () => {
   it.each([
-    ['records', 20_000],
+    ['records', 50_000],
     ['watermark', 10_000],
     ['watermark only', 10_000],
   ] as const)(
@@ -131,8 +141,11 @@ describe('three consumers that are killed, stopped past their session, leave and
         said,
       ).toEqual({ lost: [], doubled: [], disordered: [] });
       expect(found.setBack, said).toEqual([]);
-      const { kill, stop, leave } = found.faults;
+      const { kill, stop, leave, join } = found.faults;
       expect(Math.min(kill, stop, leave), `not exercised: ${said}`).toBeGreaterThan(2);
+      expect(found.faults.throw, `not exercised: ${said}`).toBeGreaterThan(count / 100);
+      // Whoever was killed or has left has a successor, and whoever was stopped has lost its place.
+      expect(join, `not exercised: ${said}`).toBeGreaterThan(3 + kill + leave + stop / 2);
     },
     180_000,
   );
