@@ -8,7 +8,7 @@ export default defineConfig({
     include: ['test/*.test.ts', 'test/effects/*.test.ts'],
     exclude: [
       'test/{demo,examples,kill,package,readme}.test.ts',
-      'test/effects/{*-postgres,*-redis,kill,kill-servers,outbox-chain,outbox-kafka,outbox-kill,outbox-sqs,property}.test.ts',
+      'test/effects/{*-dynamodb,*-postgres,*-redis,kill,kill-servers,outbox-chain,outbox-kafka,outbox-kill,outbox-sqs,property,steps-faults}.test.ts',
     ],
   },
 });
