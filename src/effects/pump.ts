@@ -48,7 +48,11 @@ export function pumpTo<Name extends string>(
   async function send(messages: readonly Due[]): Promise<Fate[]> {
     const { failures } = messages[0]!;
     // Failures that were seen would have parked it: see 46.
-    if (failures >= maxAttempts) return [{ as: 'parked', reason: `Tried ${failures} times; who tried it died, or lost the database` }];
+    if (failures >= maxAttempts) {
+      const reason = `Tried ${failures} times; who tried it died, or lost the database`;
+      report(new ReceiverError('parked', `Message ${messages[0]!.id} was given up: ${reason}`), name);
+      return [{ as: 'parked', reason }];
+    }
     let results: readonly Delivered[];
     try {
       results = await destination.send(messages, over);

@@ -132,7 +132,10 @@ describe('what a relay makes of the answers of a destination', () => {
       { as: 'parked', reason: 'Tried 4 times; who tried it died, or lost the database' },
       undefined,
     ]);
-    expect(errors).toEqual([]);
+    expect(errors.map((error) => (error as Error).message)).toEqual([
+      'Message bad was given up: Tried 3 times; who tried it died, or lost the database',
+      'Message worse was given up: Tried 4 times; who tried it died, or lost the database',
+    ]);
   });
 });
 
