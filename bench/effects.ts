@@ -9,7 +9,7 @@ import { migrate, type PgPool, postgresOutbox } from 'idempotent-receiver/postgr
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
 import pg from 'pg';
 import { service, stopAll } from '../test/support/services/index.ts';
-import { type Bench, type CaseResult, type Contender, sideBySide } from './bench.ts';
+import { type Bench, type CaseResult, type Contender, comparing, sideBySide } from './bench.ts';
 import { openPeer } from './outbox-peer.ts';
 import { stepCases } from './steps.ts';
 
@@ -104,7 +104,7 @@ export const bench: Bench = async ({ seconds }) => {
       await pool.query(`truncate ${schema}.outbox`);
       return inTransactions(pool, count, (client) => outbox.publish(client, 'orders', messages(perTransaction)));
     };
-    const relayed = 'relay to Kafka';
+    const [relayed, kafkajsAlone] = ['relay to Kafka', 'kafkajs alone, 1,000 in a send'];
     const record = (key: string, value: unknown) => ({ key, value: JSON.stringify(value), headers: { 'message-id': `id-${key}` } });
     const relays = [
       await timed(
@@ -120,7 +120,7 @@ export const bench: Bench = async ({ seconds }) => {
         () => relay({ outbox, to: { orders: { send: async (due) => due.map(() => ({ state: 'sent' })) } } }).drain(),
       ),
       await timed(
-        'kafkajs alone, 1,000 in a send',
+        kafkajsAlone,
         seconds,
         async () => 30_000,
         async (count) => {
@@ -144,16 +144,13 @@ export const bench: Bench = async ({ seconds }) => {
     ];
     await producer.disconnect();
     await pool.query(`drop schema ${schema} cascade`);
-    const perSecond = (name: string) => [...publishing, ...relays].find((each) => each.name === name)!.perSecond;
+    const cases = [...publishing, ...relays, ...(await stepCases(seconds))];
+    const compare = comparing(cases);
     return {
-      cases: [...publishing, ...relays, ...(await stepCases(seconds))],
+      cases,
       aims: [
-        { name: 'messages a second that a relay sends to Kafka', measured: perSecond(relayed), atLeast: 20_000 },
-        {
-          name: 'publishing against the rows alone',
-          measured: Number((perSecond(published) / perSecond(rowsAlone)).toFixed(3)),
-          atLeast: 0.8,
-        },
+        { name: 'messages a second that a relay sends to Kafka', measured: compare(relayed, kafkajsAlone).perSecond, atLeast: 20_000 },
+        { name: 'publishing on Postgres against the rows alone', ...compare(published, rowsAlone), atLeast: 0.8 },
       ],
     };
   } finally {
