@@ -14,7 +14,7 @@ export interface Block {
 /** The fenced code blocks of a file. */
 export function blocksOf(path: string): Block[] {
   const text = read(path);
-  const found = [...text.matchAll(/((?:^<!--[\s\S]*?-->[ \t]*\n\s*)*)^```(\w*)[^\n]*\n([\s\S]*?)^```[ \t]*$/gm)];
+  const found = [...text.matchAll(/((?:^<!--(?:(?!-->)[\s\S])*-->[ \t]*\n\s*)*)^```(\w*)[^\n]*\n([\s\S]*?)^```[ \t]*$/gm)];
   return found.map((match, i) => {
     const after = found[i + 1];
     const end = match.index + match[0].length;
