@@ -1,4 +1,4 @@
-import { sleep } from '../../../src/clock.ts';
+import { endsWithin, sleep } from '../../../src/clock.ts';
 import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import { type Arrival, batchArrival, messageArrival } from './arrival.ts';
@@ -202,18 +202,12 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     if (outcome === 'again' && !stopping) consumer.seek({ topic, partition, offset: message.offset });
   }
 
-  async function within(ms: number, work: Promise<void>): Promise<void> {
-    const enough = new AbortController();
-    await Promise.race([work, sleep(clock, ms, enough.signal)]);
-    enough.abort();
-  }
-
   async function stopAll(graceMs: number): Promise<{ abandoned: number }> {
     assigned.halt();
     const { abandoned } = checked.stopReceiver ? await receiver.stop({ graceMs }) : { abandoned: 0 };
-    await within(graceMs, assigned.drained());
+    await endsWithin(clock, graceMs, assigned.drained());
     assigned.close(false);
-    await within(graceMs, assigned.left());
+    await endsWithin(clock, graceMs, assigned.left());
     settings.close();
     member.close();
     return { abandoned };
