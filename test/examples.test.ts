@@ -7,7 +7,8 @@ import { files, type Packed, pack, root, run } from './support/package.ts';
 /** What Node says of itself, and of kafkajs's first timer. */
 const quiet = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];
 
-describe('each example runs, with the package as it would be published', () => {
+// The one with Kafka waits for the sessions of three workers that it kills.
+describe('each example runs, with the package as it would be published', { timeout: 120_000 }, () => {
   let packed: Packed;
   let project: string;
   beforeAll(async () => {

@@ -42,7 +42,7 @@ export interface KafkaOptions {
   readonly horizonMs?: number;
   /** `stop` stops the receiver too. False where several consumers share one: then stop it yourself. @default true */
   readonly stopReceiver?: boolean;
-  /** Told about everything that goes wrong and is tried again. @default a warning of the process */
+  /** Told about everything that goes wrong and is tried again, but for what handlers throw: see the receiver's hooks. @default a warning of the process */
   readonly onError?: (error: unknown, during: KafkaActivity) => void;
 }
 

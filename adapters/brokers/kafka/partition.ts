@@ -74,6 +74,8 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   let stale = false;
   let keeping: Promise<void> | undefined;
   const waiting: (() => void)[] = [];
+  /** What broke the store's last call: its messages share one error. */
+  let told: unknown;
 
   const source: Source<KafkaDelivery> = {
     partition: settings.name,
@@ -167,6 +169,7 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
     if (verdict.action === 'retry') {
       if (verdict.reason === 'stopped') halt();
       if (verdict.reason === 'fenced') suspect();
+      if (verdict.reason === 'store') tellOnce(verdict.error);
       // Those behind a failure wait for it, and for no time of their own.
       queue.giveBack({ ...delivery, redelivered: true }, verdict.reason === 'order' ? 0 : Math.max(minRetryMs, verdict.afterMs));
     } else {
@@ -175,6 +178,11 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
       else void putAside(delivery, verdict);
     }
     soon();
+  }
+
+  function tellOnce(error: unknown): void {
+    if (error !== told) report(error, 'process');
+    told = error;
   }
 
   let scheduled = false;

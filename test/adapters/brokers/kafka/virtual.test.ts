@@ -465,7 +465,7 @@ describe('the store', () => {
     const place = virtual();
     const { store, broken } = faulty(place.store);
     const seen: string[] = [];
-    const { consumer } = await place.worker(({ id }) => void seen.push(id), { receiver: { store } });
+    const { consumer, errors } = await place.worker(({ id }) => void seen.push(id), { receiver: { store } });
     broken.claim = 'before';
     place.model.produce('t', messages(10, 'k'));
     await place.world.advance(120_000);
@@ -476,6 +476,9 @@ describe('the store', () => {
     expect(seen).toEqual(ids(10));
     expect(place.committed()).toBe(10);
     expect(consumer.crashes).toEqual([]);
+    // It is told, once for each time that it was tried.
+    expect(new Set(errors.map(({ error, during }) => `${during}: ${error.message}`))).toEqual(new Set(['process: claim: request lost']));
+    expect(errors.length).toBeLessThan(30);
   });
 });
 
