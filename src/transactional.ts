@@ -35,6 +35,10 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   const inUnits = new Map<string | undefined, (jobs: readonly Job[]) => Promise<Verdict[]>>();
   /** Called when the verdicts are known that the job's group gets if its unit commits. */
   const whenForeseen = new WeakMap<Job, () => void>();
+  /** What was begun while the group before it was under way: nothing of it counts unless that has committed. */
+  const builtOn = new WeakMap<Job, { readonly jobs: readonly Job[]; readonly delivered: Promise<void> }>();
+  /** Jobs whose unit did not commit. */
+  const undone = new WeakSet<Job>();
 
   /** Jobs of calls that come at the same time share a unit, unless it belongs to a partition. */
   function inUnit(jobs: readonly Job[]): Promise<Verdict[]> {
@@ -60,10 +64,16 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   async function runTogether(jobs: readonly Job[]): Promise<void> {
     const order: Order = { blockers: new Map(), toBeBlocked: new Set() };
     let delivered: Promise<void> = Promise.resolve();
+    let overlaps = false;
     for (let at = 0; at < jobs.length; at += settings.groupSize) {
-      const foreseen = Promise.withResolvers<void>();
-      delivered = runGroup(jobs.slice(at, at + settings.groupSize), order, delivered, foreseen.resolve);
-      await (units.chained ? Promise.race([foreseen.promise, delivered]) : delivered);
+      const foreseen = Promise.withResolvers<boolean>();
+      const group = jobs.slice(at, at + settings.groupSize);
+      if (overlaps) {
+        const before = { jobs: jobs.slice(at - settings.groupSize, at), delivered };
+        for (const job of group) builtOn.set(job, before);
+      }
+      delivered = runGroup(group, order, delivered, () => foreseen.resolve(true));
+      overlaps = await Promise.race([foreseen.promise, delivered.then(() => false)]);
     }
     await delivered;
   }
@@ -128,11 +138,22 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     return conclude(core, job, { ending: { as: 'released', counted: true }, verdict: () => verdict! });
   }
 
+  /**
+   * Waits until it is known what has become of the groups that these jobs were begun upon, which costs nothing: the store commits in that order too.
+   * @throws if one of them did not commit
+   */
+  async function sound(jobs: readonly Job[]): Promise<void> {
+    for (const before of new Set(jobs.map((job) => builtOn.get(job)))) {
+      await before?.delivered;
+      if (before?.jobs.some((job) => undone.has(job))) throw new ReceiverError('store', 'The unit before this one did not commit');
+    }
+  }
+
   /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. */
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
     const work = new UnitOfWork(core, owner);
     const run = async (unit: Unit<unknown> | undefined): Promise<Verdict[]> => {
-      const verdicts = await work.run(unit, jobs);
+      const verdicts = await work.run(unit, jobs, () => sound(jobs));
       jobs.forEach((job, i) => {
         job.foreseen = verdicts[i]!;
       });
@@ -146,6 +167,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
       work.committed();
       return verdicts;
     } catch (error) {
+      for (const job of jobs) undone.add(job);
       const troubled = new Set<string>();
       return jobs.map((job) => {
         if (job.preset && !troubled.has(job.lane)) return job.preset;
@@ -185,8 +207,8 @@ class UnitOfWork {
     for (const tell of this.#told) tell();
   }
 
-  /** `unit` is needed only where one of the jobs is asking, or its source takes part in the commit. */
-  async run(unit: Unit<unknown> | undefined, jobs: readonly Job[]): Promise<Verdict[]> {
+  /** `unit` is needed only where one of the jobs is asking, or its source takes part in the commit. `sound` rejects if it must not commit. */
+  async run(unit: Unit<unknown> | undefined, jobs: readonly Job[], sound: () => Promise<void>): Promise<Verdict[]> {
     const asking = jobs.filter(isAsking);
     const answers = asking.length > 0 ? await unit!.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
     if (answers.length !== asking.length) throw nonsense('record', asking.length, answers.length);
@@ -206,6 +228,7 @@ class UnitOfWork {
       const settled = await unit!.settle(this.#ends);
       if (settled.length !== this.#ends.length || settled.includes('fenced')) throw nonsense('settle', this.#ends.length, settled.length);
     }
+    await sound();
     for (const [source, its] of Map.groupBy(jobs, (job) => job.source)) {
       if (!source.committing) continue;
       const told = new Map(its.map((job) => [job.delivery, given.get(job)!]));

@@ -5,7 +5,9 @@ import type { Key } from '../src/store.ts';
 import { actions, delivery } from './support/stand.ts';
 
 /** The least that a chained store can be: commits go by when the test says so, in order, and all after one that fails fail too. */
-function chainedStore() {
+function chainedStore(before: (unit: number) => Promise<unknown> | undefined = () => undefined) {
+  let begun = 0;
+  let ended = 0;
   const records = new Set<Key>();
   const pending: { keys: Set<Key>; settle: PromiseWithResolvers<void> }[] = [];
   let failed = 0;
@@ -14,20 +16,27 @@ function chainedStore() {
     chained: true,
     perPartition: true,
     async unit(work) {
+      const wait = before(++begun);
+      if (wait) await wait;
       const mine = { keys: new Set<Key>(), settle: Promise.withResolvers<void>() };
       const began = failed;
-      const result = await work({
-        record: async (asks) =>
-          asks.map(({ key }) => {
-            if (records.has(key) || pending.some(({ keys }) => keys.has(key))) return { state: 'completed', ageMs: 0 };
-            mine.keys.add(key);
-            return { state: 'claimed', fence: 1, attempt: 1, orphaned: false };
-          }),
-        savepoint: (run) => run([]),
-        settle: async (ends) => ends.map(({ key, as }) => (as === 'released' && mine.keys.delete(key), 'ok')),
+      const result = await Promise.resolve(
+        work({
+          record: async (asks) =>
+            asks.map(({ key }) => {
+              if (records.has(key) || pending.some(({ keys }) => keys.has(key))) return { state: 'completed', ageMs: 0 };
+              mine.keys.add(key);
+              return { state: 'claimed', fence: 1, attempt: 1, orphaned: false };
+            }),
+          savepoint: (run) => run([]),
+          settle: async (ends) => ends.map(({ key, as }) => (as === 'released' && mine.keys.delete(key), 'ok')),
+        }),
+      ).catch((error: unknown) => {
+        ended++;
+        throw error;
       });
       pending.push(mine);
-      await mine.settle.promise;
+      await mine.settle.promise.finally(() => ended++);
       if (began !== failed) throw new Error('the unit before did not commit');
       for (const key of mine.keys) records.add(key);
       return result;
@@ -39,7 +48,8 @@ function chainedStore() {
   };
   return {
     store,
-    open: () => pending.length,
+    open: () => begun - ended,
+    recorded: () => records.size,
     commit: async () => (await next()).resolve(),
     fail: async () => {
       failed++;
@@ -50,8 +60,8 @@ function chainedStore() {
 
 const idle = () => new Promise((resolve) => setTimeout(resolve, 5));
 
-function chained(handle: AnyHandler = () => {}, options: object = {}) {
-  const made = chainedStore();
+function chained(handle: AnyHandler = () => {}, options: object = {}, before?: Parameters<typeof chainedStore>[0]) {
+  const made = chainedStore(before);
   const ran: string[] = [];
   const handler: AnyHandler = (payload, ctx) => {
     ran.push(payload.id);
@@ -112,7 +122,7 @@ describe('chained units of one call', () => {
       await idle();
       expect(told, 'nothing is told before the commit').toEqual([]);
       await made[outcome]();
-      await made.commit();
+      if (outcome === 'commit') await made.commit();
       expect(actions(await verdicts)).toEqual(
         outcome === 'commit'
           ? ['ack completed', 'ack duplicate', 'ack duplicate', 'ack completed']
@@ -133,12 +143,27 @@ describe('chained units of one call', () => {
   });
 
   it('when one does not commit, the next one, which has run on top of it, does not either', async () => {
-    const { receiver, fail, commit, open } = chained();
+    const { receiver, fail, open } = chained();
     const verdicts = receiver.process(lanes('a1', 'b1', 'c1', 'd1'));
     await idle();
     expect(open()).toBe(2);
     await fail();
-    await commit();
     expect(actions(await verdicts)).toEqual(Array.from({ length: 4 }, () => 'retry store'));
+  });
+
+  it('nor if the store begins it only after the one before has failed: its order and its copies were foreseen otherwise', async () => {
+    for (const second of ['a1', 'a2']) {
+      const late = Promise.withResolvers<void>();
+      const { receiver, fail, commit, recorded } = chained(undefined, { groupSize: 1 }, (unit) => (unit === 2 ? late.promise : undefined));
+      const acked: number[] = [];
+      const committing = async (_: unknown, verdicts: ReadonlyMap<unknown, Verdict>) =>
+        void acked.push([...verdicts.values()].filter(({ action }) => action === 'ack').length);
+      const verdicts = receiver.process(lanes('a1', second), { committing });
+      await idle();
+      await fail();
+      late.resolve();
+      await Promise.race([commit(), idle()]);
+      expect([actions(await verdicts)[0], recorded(), acked]).toEqual(['retry store', 0, [1]]);
+    }
   });
 });

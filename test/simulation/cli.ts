@@ -14,7 +14,7 @@ import type { Done, Share } from './thread.ts';
  * npm run simulate -- --seeds 20000           so many for each; one in eleven is a new one each time
  * npm run simulate -- --ci                    100,000 for each
  * npm run simulate -- --minutes 60            as many as there is time for
- * npm run simulate -- --seed 42 [--way leased|fenced|transactional] [--broker standard|fifo|kafka|calls] [--story]
+ * npm run simulate -- --seed 42 [--way leased|fenced|transactional] [--broker standard|fifo|kafka|kafka-transactions|calls] [--story]
  *
  * The last line is `simulate: <n> seeds, <n> crashes, <n> zombies, <n> violations`. Exits 1 for a violation, and for a run that did not
  * exercise what it is for.

@@ -50,6 +50,11 @@ const byBroker: Record<BrokerKind, Partial<Counts>> = {
     refusedCommits: 60,
     clientCrashes: 1_000,
   },
+  'kafka-transactions': {
+    ...{ redriven: 0, tooOld: 0, lostWrites: 0, orphans: 0, conflicts: 0, rollbacks: 0 },
+    ...{ copies: 20, batchCopies: 120, groupStops: 40, zombies: 10, rebalances: 2_500, expelled: 500, clientCrashes: 700 },
+    ...{ inDoubt: 80, inDoubtCommitted: 25, fencedProducers: 80, abortedTransactions: 180 },
+  },
   calls: { redriven: 0, tooOld: 0, abandoned: 0 },
 };
 

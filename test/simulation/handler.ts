@@ -1,3 +1,4 @@
+import type { KafkaTx } from '../../adapters/stores/kafka-transactions/index.ts';
 import { TerminalError } from '../../src/index.ts';
 import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { VirtualTx } from '../../src/testing/virtual/units.ts';
@@ -13,7 +14,7 @@ interface Context {
   readonly signal: AbortSignal;
   readonly attempt: number;
   readonly fence?: number;
-  readonly tx?: Pick<VirtualTx<Run>, 'write'>;
+  readonly tx?: Partial<Pick<VirtualTx<Run>, 'write'> & KafkaTx>;
 }
 
 /**
@@ -88,7 +89,9 @@ export function handlerOf(
 
   async function effect(run: Run, { tx }: Context): Promise<number> {
     if (way !== 'transactional') return link.call('effect', () => ledger.apply(way, run));
-    await tx!.write(run);
+    // What is published is the effect: it is seen when its transaction has committed.
+    if (tx!.publish) tx!.publish('out', { key: run.key, value: String(run.id) });
+    else await tx!.write!(run);
     return run.id;
   }
 }

@@ -16,9 +16,12 @@ export interface KafkaScenario {
   /** Progress is kept in the transactions of the effects. */
   readonly watermark: boolean;
   readonly requestTimeoutMs: number;
+  /** Of Kafka transactions. */
+  readonly flushTimeoutMs: number;
+  readonly markerMs: number;
 }
 
-export function kafkaScenarioOf({ seed, way, visibilityMs, isolation, relaxed }: Omit<Scenario, 'kafka'>): KafkaScenario {
+export function kafkaScenarioOf({ seed, way, broker, visibilityMs, isolation, relaxed }: Omit<Scenario, 'kafka'>): KafkaScenario {
   const plan = new Stream(hash(seed, `kafka ${way}`));
   return {
     partitions: plan.pick([1, 1, 2, 3]),
@@ -31,7 +34,9 @@ export function kafkaScenarioOf({ seed, way, visibilityMs, isolation, relaxed }:
     window: plan.pick([1, 3, 10_000]),
     gaps: plan.pick([0, 0, 0.3]),
     // Values beside the records are neither compared nor taken back by this database.
-    watermark: plan.happens(0.3) && way === 'transactional' && isolation === 'exclusive' && !relaxed,
+    watermark: plan.happens(0.3) && way === 'transactional' && broker === 'kafka' && isolation === 'exclusive' && !relaxed,
     requestTimeoutMs: Math.max(2_000, Math.floor(visibilityMs / plan.pick([1, 3]))),
+    flushTimeoutMs: Math.max(1_000, Math.floor(visibilityMs / plan.pick([1, 4]))),
+    markerMs: plan.pick([5, 5, 300]),
   };
 }

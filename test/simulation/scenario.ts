@@ -4,13 +4,15 @@ import { type KafkaScenario, kafkaScenarioOf } from './scenario-kafka.ts';
 
 export const ways = ['leased', 'fenced', 'transactional'] as const;
 export type Way = (typeof ways)[number];
-/** `standard` and `fifo`: queues of SQS. `calls`: no broker, but callers of a `once` function. */
-export const brokerKinds = ['standard', 'fifo', 'kafka', 'calls'] as const;
+/** `standard` and `fifo`: queues of SQS. `kafka-transactions`: Kafka is the store too. `calls`: no broker, but callers of a `once` function. */
+export const brokerKinds = ['standard', 'fifo', 'kafka', 'kafka-transactions', 'calls'] as const;
 export type BrokerKind = (typeof brokerKinds)[number];
 
-/** What is simulated: each way on each broker, and `once`, which is always leased. */
+const onlyWays: Partial<Record<BrokerKind, Way>> = { calls: 'leased', 'kafka-transactions': 'transactional' };
+
+/** What is simulated: each way on each broker, `once`, which is always leased, and Kafka transactions. */
 export const cells: readonly { readonly way: Way; readonly broker: BrokerKind }[] = ways.flatMap((way) =>
-  brokerKinds.filter((broker) => broker !== 'calls' || way === 'leased').map((broker) => ({ way, broker })),
+  brokerKinds.filter((broker) => (onlyWays[broker] ?? way) === way).map((broker) => ({ way, broker })),
 );
 
 /** What a message is like. */
@@ -108,8 +110,9 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   const leaseMs = plan.pick([2_000, 4_000, 10_000]);
   const ladder = (share: number, most: number) => chosen(callFaults, share, most);
   const workers = ['w1', 'w2', 'w3', 'w4'].slice(0, plan.int(2, 4)).filter((name) => name === 'w1' || chance.keeps(`worker ${name}`));
-  const forgetful = plan.happens(0.12);
-  const relaxed = plan.happens(0.15) && !calm;
+  const isLog = broker === 'kafka-transactions';
+  const forgetful = plan.happens(0.12) && !isLog;
+  const relaxed = plan.happens(0.15) && !calm && !isLog;
   const scenario: Omit<Scenario, 'kafka'> = {
     seed,
     way,
@@ -129,9 +132,9 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     concurrency: plan.pick([1, 2, 10]),
     cacheSize: plan.pick([0, 100]),
     groupSize: plan.pick([1, 2, 500]),
-    results: plan.happens(0.6) || broker === 'calls',
+    results: (plan.happens(0.6) && !isLog) || broker === 'calls',
     // A redrive to a dead-letter queue and back takes longer than a forgetful store remembers, and would be refused.
-    redrive: plan.happens(0.25) && !forgetful && broker !== 'kafka',
+    redrive: plan.happens(0.25) && !forgetful && broker !== 'kafka' && !isLog,
     maxReceives: plan.int(5, 10),
     isolation: plan.pick(['exclusive', 'optimistic']),
     relaxed,

@@ -1,7 +1,8 @@
 import { createReceiver, once } from '../../src/index.ts';
 import { Kernel } from '../../src/testing/virtual/kernel.ts';
 import { callers } from './brokers/calls.ts';
-import { kafkaBroker } from './brokers/kafka.ts';
+import { type KafkaSimBroker, kafkaBroker } from './brokers/kafka.ts';
+import { logStore } from './brokers/kafka-log.ts';
 import { sqsBroker } from './brokers/sqs.ts';
 import { Chance, type Fault } from './chance.ts';
 import { Checks } from './checks.ts';
@@ -42,7 +43,7 @@ export interface Report {
 /** How long after the last fault everything must have come to rest. */
 const drainMs = 60 * 60_000;
 
-const makers = { standard: sqsBroker, fifo: sqsBroker, kafka: kafkaBroker, calls: callers };
+const makers = { standard: sqsBroker, fifo: sqsBroker, kafka: kafkaBroker, 'kafka-transactions': kafkaBroker, calls: callers };
 
 let watching: Watch | undefined;
 process.on('unhandledRejection', (error) => {
@@ -61,11 +62,13 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
   const storeServer = new Server('store');
   const ledger = new Ledger(kernel);
   const db = new FleetDatabase(kernel, ledger, scenario.isolation, scenario.relaxed);
-  const store: SimStore =
-    way === 'transactional'
-      ? databaseStore(storeServer, watch, db)
-      : leasedStore(kernel, storeServer, watch, checks.nameOf, scenario.relaxed, lab.leasedStore);
   const broker = makers[kind](kernel, chance, scenario, watch);
+  const store: SimStore =
+    kind === 'kafka-transactions'
+      ? logStore({ kernel, chance, scenario, watch, ledger, broker: broker as KafkaSimBroker })
+      : way === 'transactional'
+        ? databaseStore(storeServer, watch, db)
+        : leasedStore(kernel, storeServer, watch, checks.nameOf, scenario.relaxed, lab.leasedStore);
   checks.connect({ store, broker, ledger });
   const fleet = new Fleet(scenario.workers, {
     kernel,
@@ -87,7 +90,7 @@ export async function simulate({ seed, way, broker: kind, only, telling = false,
       broker.send(message);
     });
   }
-  for (const server of [storeServer, broker.server]) outages(kernel, chance, scenario, server, watch);
+  for (const server of new Set([store.server, broker.server])) outages(kernel, chance, scenario, server, watch);
   kernel.at(scenario.healAtMs, () => {
     chance.healed = true;
     watch.tell('world', () => 'is healed: no fault from here on');

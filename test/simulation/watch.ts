@@ -49,6 +49,8 @@ export const interesting = [
   'refusedCommits',
   'clientCrashes',
   'overdue',
+  'fencedProducers',
+  'abortedTransactions',
 ] as const;
 export type Interesting = (typeof interesting)[number];
 

@@ -15,9 +15,9 @@ export interface Lanes {
   /** The message is to go again, not before `afterMs` have passed; those behind it in its lane wait. */
   giveBack(delivery: KafkaDelivery, afterMs: number): void;
   /** Whether there is a message that may go now. */
-  isReady(): boolean;
+  readonly isReady: boolean;
   /** The lowest offset that may go now. */
-  first(): number | undefined;
+  readonly first: number | undefined;
   /** Leaves no timer behind. */
   stop(): void;
 }
@@ -122,10 +122,10 @@ export function lanes(clock: Clock, wake: () => void): Lanes {
       lane.held.sort((a, b) => a.offset - b.offset);
       free(lane, delivery);
     },
-    isReady() {
+    get isReady() {
       return ready.length > 0 || freed.length > 0;
     },
-    first() {
+    get first() {
       merge();
       return ready[0]?.offset;
     },

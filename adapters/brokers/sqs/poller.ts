@@ -1,4 +1,4 @@
-import { endsWithin } from '../../../src/clock.ts';
+import { sleep } from '../../../src/clock.ts';
 import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import { sqsCalls } from './client.ts';
 import { handling } from './handle.ts';
@@ -86,7 +86,9 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
   }
 
   async function idleWithin(limitMs: number): Promise<boolean> {
-    await endsWithin(world.clock, limitMs, places.idle());
+    const enough = new AbortController();
+    const idle = places.idle().then(() => enough.abort());
+    await Promise.race([idle, sleep(world.clock, limitMs, enough.signal)]);
     return places.taken() === 0;
   }
 

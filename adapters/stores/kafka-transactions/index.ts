@@ -85,7 +85,8 @@ const rememberedMs = 60_000;
  *   had another owner by then, that one is fenced once, and has to be assigned it again.
  * - Attempts and parked messages are in the log too. Results are not kept: leave `results` off.
  * - A message that kills its process is found by letting fewer and fewer messages into one unit (see `probation.ts`); the others are answered
- *   `busy`. Alone, its attempts are counted, up to `maxAttempts`. It dies of it at most four times more than that.
+ *   `busy`. Alone, its attempts are counted, up to `maxAttempts`. Processes that
+ *   die without having finished anything are at most four more than that.
  *
  * @throws ReceiverError `invalid-option`
  */

@@ -1,4 +1,5 @@
 import { sleep, type World } from '../../../src/clock.ts';
+import { digest } from '../../../src/digest.ts';
 import { describeError, isClaimLost, ReceiverError } from '../../../src/errors.ts';
 import type { Key, TransactionalStore } from '../../../src/store.ts';
 import { isFenced, isPassing, type KafkaTransaction, type TopicPartition } from './client.ts';
@@ -48,6 +49,8 @@ interface Term {
   lost: ReceiverError | undefined;
   /** Counts the units that did not commit: what began before one of them is built on it. */
   failures: number;
+  /** A failure is being told: nothing is begun before that. */
+  telling: Promise<void> | undefined;
   /** What units are about to commit, the oldest first. */
   readonly pending: Changes[];
   /** One unit's handlers after another's. Those of an earlier term may hang. */
@@ -55,7 +58,7 @@ interface Term {
 }
 
 function newTerm(lost: ReceiverError | undefined): Term {
-  return { lost, failures: 0, pending: [], working: serial() };
+  return { lost, failures: 0, telling: undefined, pending: [], working: serial() };
 }
 
 /** How long a partition's end waits for the broker to be told. */
@@ -86,7 +89,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     return at.lost;
   }
 
-  const newId = (): Buffer => Buffer.from(random.token().replaceAll('-', '').padEnd(32, '0').slice(0, 32), 'hex');
+  // A token is a text of whatever characters.
+  const newId = (): Buffer => Buffer.from(digest([random.token()], 22), 'base64url');
 
   function recordOf(kind: Kind, rest: Partial<LogRecord> = {}): LogRecord {
     return { kind, id: newId(), probation: free, entries: none, notes: [], ...rest };
@@ -216,6 +220,10 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       await flush(at, recordOf('unit', { probation: after(probation, changes), entries, notes }), changes);
     } catch (error) {
       at.failures++;
+      // A turn of the event loop: whoever asked for the unit has been told then, and what is begun afterwards is not built on it.
+      at.telling ??= sleep(clock, 0).then(() => {
+        at.telling = undefined;
+      });
       throw error;
     } finally {
       at.pending.splice(at.pending.indexOf(changes), 1);
@@ -224,20 +232,26 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
 
   const unit: OwnedPartition['unit'] = async (work) => {
     const at = term;
+    while (at.telling) await at.telling;
+    const { failures } = at;
     const { done, result } = await at.working.run(async () => {
       // On probation nothing overlaps, so that it is known what a process died of.
       if (known.probation.limit > 0) await committing.idle();
       const { probation } = known;
-      return probation.limit === 1 ? options.alone.run(() => run(at, probation, work)) : run(at, probation, work);
+      return probation.limit === 1 ? options.alone.run(() => run(at, failures, probation, work)) : run(at, failures, probation, work);
     });
     await done;
     return result;
   };
 
   /** `done` tells of the commit. The next unit's handlers may run meanwhile. */
-  async function run<R>(at: Term, probation: Probation, work: Parameters<typeof unit<R>>[0]): Promise<{ done: Promise<void>; result: R }> {
+  async function run<R>(
+    at: Term,
+    failures: number,
+    probation: Probation,
+    work: Parameters<typeof unit<R>>[0],
+  ): Promise<{ done: Promise<void>; result: R }> {
     if (at.lost) throw at.lost;
-    const { failures } = at;
     const { unit, close } = openUnit({
       limit: probation.limit || Number.POSITIVE_INFINITY,
       limits: options.limits,

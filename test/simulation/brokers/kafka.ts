@@ -1,5 +1,6 @@
 import type { KafkaProducer } from '../../../adapters/brokers/kafka/client.ts';
 import { kafka, type WatermarkStore, watermark } from '../../../adapters/brokers/kafka/index.ts';
+import type { KafkaTransactions } from '../../../adapters/stores/kafka-transactions/index.ts';
 import { type Receiver, ReceiverError } from '../../../src/index.ts';
 import type { TransactionalStore } from '../../../src/store.ts';
 import type { Kernel } from '../../../src/testing/virtual/kernel.ts';
@@ -7,6 +8,7 @@ import type { VirtualTx } from '../../../src/testing/virtual/units.ts';
 import type { Watermark, Watermarks } from '../../../src/watermarks.ts';
 import { ClusterModel } from '../../adapters/brokers/kafka/model-cluster.ts';
 import { kafkajsConsumer, type Wire } from '../../adapters/brokers/kafka/model-consumer.ts';
+import type { GroupWatch } from '../../adapters/brokers/kafka/model-group.ts';
 import type { SimBroker, Whereabouts, WorkerStore } from '../broker.ts';
 import type { Chance } from '../chance.ts';
 import type { Run } from '../ledger.ts';
@@ -17,10 +19,15 @@ import type { Watch } from '../watch.ts';
 import { epoch, type Worker } from '../worker.ts';
 
 const topic = 'work';
-const groupId = 'group';
+export const groupId = 'group';
+
+/** Kafka may be the store too. */
+export interface KafkaSimBroker extends SimBroker {
+  readonly cluster: ClusterModel;
+}
 
 /** A topic of Kafka and a consumer group that reads it; read by the real adapter through a model of kafkajs. */
-export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, watch: Watch): SimBroker {
+export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, watch: Watch): KafkaSimBroker {
   const { partitions, order, gaps, ...settings } = scenario.kafka;
   const cluster = new ClusterModel({ now: () => kernel.now, wall: () => epoch + kernel.now, after: (ms, task) => kernel.after(ms, task) });
   const gap = chance.stream('gaps');
@@ -31,13 +38,14 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   const workers = new Map<string, Worker>();
   const committed = new Map<string, number>();
   const dressed = new Map<Worker, WatermarkStore>();
+  const transacting = new Map<Worker, KafkaTransactions>();
   let copies = 0;
 
   cluster.createTopic(topic, partitions);
-  const watcher: typeof cluster.watch = () => ({
+  const watcher: GroupWatch = {
     rebalanced(generation) {
       watch.count('rebalances');
-      watch.tell('kafka', () => `generation ${generation}: ${cluster.group(groupId).members().join(', ')}`);
+      watch.tell('kafka', () => `generation ${generation}: ${cluster.group(groupId).members.join(', ')}`);
     },
     out(memberId, why) {
       watch.tell('kafka', () => `${memberId} is out: ${why}`, why !== 'left');
@@ -58,8 +66,8 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
       watch.tell('kafka', () => `${memberId} commits offset ${offset} of ${name}`);
       passed(name, before, offset);
     },
-  });
-  cluster.watch = watcher;
+  };
+  cluster.watch = (id) => (id === groupId ? watcher : {});
 
   const workerOf = (memberId: string): Worker => workers.get(memberId.slice(0, memberId.lastIndexOf('-')))!;
 
@@ -104,7 +112,8 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   }
 
   let late = 0;
-  const broker: SimBroker = {
+  const broker: KafkaSimBroker = {
+    cluster,
     server: new Server('kafka'),
     ordered: order !== 'none',
     requestTimeoutMs: settings.requestTimeoutMs,
@@ -130,6 +139,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
       });
     },
     dress(worker, store) {
+      if (scenario.broker === 'kafka-transactions') transacting.set(worker, store as unknown as KafkaTransactions);
       if (!settings.watermark) return store;
       const with_ = watermark({ store: store as TransactionalStore<VirtualTx<Run>>, rows: rows() });
       dressed.set(worker, with_);
@@ -156,6 +166,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
         partitionsConsumedConcurrently: settings.partitionsAtOnce,
         sessionTimeoutMs: scenario.visibilityMs,
         ...(dressed.has(worker) && { watermark: dressed.get(worker)! }),
+        ...(transacting.has(worker) && { transactions: transacting.get(worker)! }),
         onError(error, during) {
           watch.tell(worker.name, () => `${during}: ${String(error)}`);
           if (during === 'membership' && error instanceof ReceiverError) watch.count('overdue');
@@ -174,6 +185,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
         async stop(options) {
           const stopped = await adapter.stop(options);
           await consumer.stop();
+          await transacting.get(worker)?.close();
           return stopped;
         },
       };
@@ -216,7 +228,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
 }
 
 /** Timers of the client are not those of the receiver and the adapter, which are counted. */
-function wireOf(worker: Worker, link: Link, watch: Watch): Wire {
+export function wireOf(worker: Worker, link: Link, watch: Watch, prefix = ''): Wire {
   let asked = 0;
   let since = 0;
   return {
@@ -225,7 +237,7 @@ function wireOf(worker: Worker, link: Link, watch: Watch): Wire {
     call(api, run) {
       if (worker.kernel.now - since > 10_000) [asked, since] = [0, worker.kernel.now];
       if (++asked === 500) watch.violation('broken', `${worker.name} has sent ${asked} requests within 10 s`);
-      return link.call(api, run);
+      return link.call(`${prefix}${api}`, run);
     },
   };
 }

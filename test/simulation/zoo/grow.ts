@@ -6,7 +6,7 @@ import type { Bug, Patch } from './bug.ts';
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const parts = [
   ...['src', 'adapters', 'test/simulation', 'package.json', 'test/adapters/brokers/sqs/model.ts'],
-  ...['log', 'group', 'cluster', 'consumer'].map((name) => `test/adapters/brokers/kafka/model-${name}.ts`),
+  ...['log', 'group', 'cluster', 'consumer', 'transactions', 'client'].map((name) => `test/adapters/brokers/kafka/model-${name}.ts`),
 ];
 
 /** Copies the code and puts a bug into the copy. Answers the copy's folder. @throws if the bug has nowhere to sit any more */

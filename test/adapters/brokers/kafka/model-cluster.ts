@@ -23,6 +23,10 @@ export class ClusterModel {
     );
   }
 
+  get topics(): string[] {
+    return [...this.#topics.keys()];
+  }
+
   partitions(topic: string): readonly PartitionLog[] | undefined {
     return this.#topics.get(topic);
   }

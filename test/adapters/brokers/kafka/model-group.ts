@@ -9,6 +9,8 @@ export interface GroupModel {
   leave(memberId: string): void;
   heartbeat(memberId: string | undefined, generation: number): void;
   commit(memberId: string | undefined, generation: number, partition: string, offset: number): void;
+  /** By a transaction, which nobody asks for its generation. Answers what puts it into effect. Of two, that counts which was sent later. */
+  commitInTransaction(partition: string, offset: number): () => void;
   committed(partition: string): number | undefined;
   /** Every committed offset, in order. */
   readonly history: { readonly partition: string; readonly offset: number; readonly memberId: string }[];
@@ -16,7 +18,7 @@ export interface GroupModel {
   expel(memberId: string): void;
   /** Makes all members join anew. */
   rebalance(): void;
-  members(): readonly string[];
+  readonly members: readonly string[];
   /** Whether the one with this id has ever learnt it. */
   knows(memberId: string): boolean;
 }
@@ -47,7 +49,7 @@ interface Member extends Membership {
 }
 
 /** An error as kafkajs makes of a protocol error. */
-function protocolError(type: string, retriable = false): Error {
+export function protocolError(type: string, retriable = false): Error {
   return Object.assign(new Error(type), { name: 'KafkaJSProtocolError', type, retriable });
 }
 
@@ -56,6 +58,9 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
   const offsets = new Map<string, number>();
   const history: GroupModel['history'] = [];
   const synced = new Set<string>();
+  /** By partition: the place of the commit that counts among all that were sent. */
+  const orders = new Map<string, number>();
+  let sent = 0;
   let generation = 0;
   let made = 0;
   let preparing: (() => void) | undefined;
@@ -128,7 +133,7 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
     leave: (memberId) => expel(memberId, 'left'),
     rebalance: prepare,
     knows: (memberId) => synced.has(memberId),
-    members() {
+    get members() {
       return [...members.keys()];
     },
     async join(known, membership) {
@@ -160,8 +165,18 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
         throw error;
       }
       offsets.set(partition, offset);
+      orders.set(partition, ++sent);
       history.push({ partition, offset, memberId: id });
       watch.committed?.(partition, offset, id);
+    },
+    commitInTransaction(partition, offset) {
+      const order = ++sent;
+      return () => {
+        if ((orders.get(partition) ?? 0) > order) return;
+        orders.set(partition, order);
+        offsets.set(partition, offset);
+        watch.committed?.(partition, offset, 'a transaction');
+      };
     },
     committed: (partition) => offsets.get(partition),
   };
