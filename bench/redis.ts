@@ -54,9 +54,9 @@ async function inFlight(calls: number, each: () => Promise<unknown>): Promise<nu
 function throughReceiver(name: string, client: Redis, calls: number): Contender {
   const next = orders();
   const store = redisStore(client, { prefix: `receiver-${calls}` });
-  const receiver = createReceiver({ store, scope: 'bench', key: attribute('message-id'), retentionMs: retainMs }, (order: Order) =>
-    add(order),
-  );
+  // As many handlers at once as the others have.
+  const options = { store, scope: 'bench', key: attribute('message-id'), retentionMs: retainMs, concurrency: calls };
+  const receiver = createReceiver(options, (order: Order) => add(order));
   const handled = (verdicts: readonly { readonly action: string; readonly outcome?: unknown }[]) => {
     const bad = verdicts.find((verdict) => verdict.action !== 'ack' || verdict.outcome !== 'completed');
     if (bad) throw new Error(`Expected every message to be handled, got ${JSON.stringify(bad)}`);
