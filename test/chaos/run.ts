@@ -48,8 +48,11 @@ const workers = 8;
 
 /** Fleets that run now: none outlives this process. */
 const fleets = new Set<Fleet<never>>();
+/** Compiled code of the workers. */
+const cache = join(tmpdir(), `chaos-compiled-${process.pid}`);
 process.once('exit', () => {
   for (const fleet of fleets) fleet.killAll();
+  rmSync(cache, { recursive: true, force: true, maxRetries: 5 });
 });
 
 /** Chaos, then peace until nothing is left, then the sets are compared. */
@@ -66,7 +69,7 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
     script: new URL('worker.ts', import.meta.url),
     size: workers,
     task,
-    cache: join(tmpdir(), `chaos-compiled-${process.pid}`),
+    cache,
   });
   fleets.add(fleet);
   const chaos = hand({
