@@ -12,6 +12,7 @@ export interface SchemaOptions {
   /**
    * Keeps the records of each day, or week, in a partition of their own, which is dropped as a whole when all of them have expired: no deletes, and
    * nothing for autovacuum to do. Each new message is looked up in all partitions that are remembered (of 14 days: 16, or 4 if they are weekly).
+   * Each transaction holds four locks for each partition, so beyond 14 days take weekly ones.
    * The same for `migrate` and for all that use the tables, whose role must own them. Default: one table, from which expired records are deleted.
    */
   readonly partitions?: Partitions;

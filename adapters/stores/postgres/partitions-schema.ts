@@ -1,5 +1,5 @@
 import { verbs } from './leased.ts';
-import { bucketOf, type Names } from './names.ts';
+import { bucketOf, isAt, type Names } from './names.ts';
 import { recordColumns, recordStorage } from './records-schema.ts';
 import { claimed, isFree, newColumns, newTimes, newValues, now, takenColumns, takenOver } from './rows.ts';
 
@@ -57,9 +57,12 @@ const lockOf = ({ schema }: Names, part: string): string => `hashtext('idempoten
 
 /**
  * The statements, as functions: planning one for 16 partitions takes four milliseconds, and a function's plan is kept. They are planned without
- * knowledge of what is in the tables, which are empty at first, so scanning a whole one is ruled out.
+ * knowledge of what is in the tables, which are empty at first, so scanning a whole one is ruled out, and of how many keys are asked for.
  */
 const planned = 'language plpgsql set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan';
+
+/** One row, which the planner takes for a thousand: it would join batches of 500 row by row. */
+const many = (array: string): string => `generate_series(cardinality(${array}), cardinality(${array}))`;
 
 export function partitionFunctions(names: Names): string {
   const { schema, meta } = names;
@@ -120,19 +123,19 @@ begin
   if closed < newest - 1 then marked := newest - 1; end if;
   return query with seen as materialized (
   select r.*, a.*, ${newTimes(`(case $1 when ${claimed} then lease_ms else 0 end)`)}
-  from unnest($2, $3, $4, $5, $6) with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
-  left join lateral (select * from ${records} known where known.key = a.asked_key and known.state > 0 limit 1) r on true
+  from ${many('$2')} cross join unnest($2, $3, $4, $5, $6) with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
+  left join lateral (select known.*, known.ctid as place from ${records} known where known.key = a.asked_key and known.state > 0 limit 1) r on true
 ),
 again as (
   update ${records} r set ${takenOver(fenceLiteral, (column) => by[column]!)}
   from seen
-  where r.part = seen.part and r.key = seen.key and seen.expires_at > ${now} and ${isFree('seen', 'seen.asked_fingerprint', 'seen.asked_token')}
+  where ${isAt(names, 'r', 'seen')} and seen.expires_at > ${now} and ${isFree('seen', 'seen.asked_fingerprint', 'seen.asked_token')}
     and r.expires_at > ${now} and ${isFree('r', 'seen.asked_fingerprint', 'seen.asked_token')}
   returning r.key, r.fence, r.attempts, r.orphaned
 ),
 gone as (
   delete from ${records} r using seen
-  where r.part = seen.part and r.key = seen.key and seen.expires_at <= ${now} and r.expires_at <= ${now} and r.state > 0
+  where ${isAt(names, 'r', 'seen')} and seen.expires_at <= ${now} and r.expires_at <= ${now} and r.state > 0
   returning r.key
 ),
 fresh as (select seen.* from seen left join gone on gone.key = seen.asked_key where seen.key is null or gone.key is not null),
@@ -161,7 +164,7 @@ function verbFunction(names: Names, verb: 'settle' | 'extend'): string {
   return `create function ${names.schema}.${verb}(${types.join(', ')}, text) returns setof text
 ${planned} as $body$
 begin
-  return query with first as (select 1),
+  return query with first as (select 1 from ${many('$1')}),
 ${sql(names)};
 end $body$;`;
 }
