@@ -16,7 +16,8 @@ import { checkPart } from '../key.ts';
  * 44. `take` answers how many messages it has handed over; 0 if none was due that nobody else holds.
  * 45. Parked messages stay until people replay them, which puts them behind all others as if they had just been published, or discard them.
  * 46. What kills its process can be told by its failures: messages that have failures, and those that a process takes first, have one more until
- *     `send` has answered. One that has failures comes alone, and no other such one at the same time in this process: the innocent are not counted twice.
+ *     `send` has answered. One that has a failure comes with `suspectsAtOnce` at most, one that has more comes alone, and no others that have failures
+ *     at the same time in this process: so a message has `sharedFailures` at most by others.
  *
  * Order: that of the calls of `publish`, for one destination and one ordering key. Two transactions that are open at the same time have no
  * order of their own, unless one waits for the other, say for the row that both change.
@@ -58,6 +59,9 @@ export interface OutboxQueue<Name extends string = string> {
   /** Calls `wake` whenever something was published, until `signal` is aborted. Rejects when it can't any more. */
   listen?(wake: (destination: string) => void, signal: AbortSignal): Promise<void>;
 }
+
+export const suspectsAtOnce = 30;
+export const sharedFailures = 2;
 
 /** Sends what was taken, and says what is to become of it. */
 export type Send = (messages: readonly Due[]) => Promise<readonly Fate[]>;

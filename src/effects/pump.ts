@@ -1,6 +1,6 @@
 import type { World } from '../clock.ts';
 import { describeError, ReceiverError } from '../errors.ts';
-import type { Delivered, Destination, Due, Fate, OutboxQueue } from './outbox.ts';
+import { type Delivered, type Destination, type Due, type Fate, type OutboxQueue, sharedFailures } from './outbox.ts';
 
 interface PumpSettings {
   readonly world: World;
@@ -48,7 +48,7 @@ export function pumpTo<Name extends string>(
   async function send(messages: readonly Due[]): Promise<Fate[]> {
     const { failures } = messages[0]!;
     // Failures that were seen would have parked it: see 46.
-    if (failures >= maxAttempts) {
+    if (failures >= maxAttempts + sharedFailures) {
       const reason = `Tried ${failures} times; who tried it died, or lost the database`;
       report(new ReceiverError('parked', `Message ${messages[0]!.id} was given up: ${reason}`), name);
       return [{ as: 'parked', reason }];

@@ -1,5 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import type { Delivered, Destination, Fate, OutboxAdmin, OutboxMessage, OutboxQueue, Outgoing } from '../../src/effects/outbox.ts';
+import {
+  type Delivered,
+  type Destination,
+  type Fate,
+  type OutboxAdmin,
+  type OutboxMessage,
+  type OutboxQueue,
+  type Outgoing,
+  suspectsAtOnce,
+} from '../../src/effects/outbox.ts';
 
 export type Name = 'orders' | 'mails';
 
@@ -252,19 +261,22 @@ export function outboxContract(title: string, open: () => Promise<Box>): void {
       return found;
     }
 
-    it('46: what a process takes first, and what has failures, has one more if the process dies of it; and one that has failures comes alone', async () => {
+    it('46: what a process takes first, and what has failures, has one more if the process dies of it; then it comes with few others, then alone', async () => {
       const box = await open();
-      await publish(box, message('1', 'k'), message('2', 'k'), message('3', 'k'));
-      expect(await failuresOf(box.outbox, 'dies')).toEqual(['1: 0', '2: 0', '3: 0']);
-      await publish(box, message('4', 'k'));
+      const first = Array.from({ length: suspectsAtOnce + 2 }, (_, i) => String(i));
+      await publish(box, ...first.map((text) => message(text, 'k')));
+      const having = (failures: number, from: number, to: number) => first.slice(from, to).map((text) => `${text}: ${failures}`);
+      expect(await failuresOf(box.outbox, 'dies')).toEqual(having(0, 0, first.length));
+      await publish(box, message('last', 'k'));
       await box.advance(120_000);
       const second = box.another();
-      expect(await failuresOf(second, sent)).toEqual(['1: 1']);
-      expect(await failuresOf(second, 'dies')).toEqual(['2: 1']);
+      expect(await failuresOf(second, 'dies')).toEqual(having(1, 0, suspectsAtOnce));
       await box.advance(120_000);
-      expect(await failuresOf(second, sent)).toEqual(['2: 2']);
-      expect(await failuresOf(second, sent)).toEqual(['3: 1']);
-      expect(await failuresOf(second, sent)).toEqual(['4: 0']);
+      for (let i = 0; i < suspectsAtOnce - 1; i++) expect(await failuresOf(second, sent)).toEqual(having(2, i, i + 1));
+      expect(await failuresOf(second, 'dies')).toEqual(having(2, suspectsAtOnce - 1, suspectsAtOnce));
+      await box.advance(120_000);
+      expect(await failuresOf(second, sent)).toEqual(having(3, suspectsAtOnce - 1, suspectsAtOnce));
+      expect(await failuresOf(second, sent)).toEqual([...having(1, suspectsAtOnce, first.length), 'last: 0']);
     });
 
     it('46: nothing more than before if `send` answers', async () => {
@@ -274,8 +286,16 @@ export function outboxContract(title: string, open: () => Promise<Box>): void {
       expect(await failuresOf(box.outbox, { as: 'left' })).toEqual(['1: 0', '2: 0']);
       expect(await failuresOf(box.another(), again)).toEqual(['1: 0', '2: 0']);
       for (const fate of [{ as: 'left' }, { ...again, counted: false }, again] as const)
-        expect(await failuresOf(box.another(), fate)).toEqual(['1: 1']);
+        expect(await failuresOf(box.another(), fate)).toEqual(['1: 1', '2: 1']);
       expect(await failuresOf(box.outbox)).toEqual(['1: 2']);
+    });
+
+    it('46: what has no failures comes without those behind it that have', async () => {
+      const box = await open();
+      await publish(box, message('1', 'k'), message('2', 'k'));
+      await take(box.outbox, (text) => (text === '2' ? { as: 'again', afterMs: 0, counted: true } : { as: 'left' }));
+      expect(await failuresOf(box.outbox, sent)).toEqual(['1: 0']);
+      expect(await failuresOf(box.outbox, sent)).toEqual(['2: 1']);
     });
 
     it('46: while a message that has failures is being sent, this process sends no other one that has', async () => {

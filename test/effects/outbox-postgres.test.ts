@@ -59,9 +59,9 @@ outboxContract('PostgreSQL with NOTIFY', () => openBox({ notify: true }));
 
 describe('a relay that takes messages of which another has just counted that it will send them (PostgreSQL)', () => {
   it.each([
-    ['sent', [], '2: 0'],
-    ['left', ['1', '2'], undefined],
-  ] as const)('and answers `%s`: nothing is sent behind its back, and nobody has one failure more', async (as, expected, left) => {
+    ['sent', []],
+    ['left', ['1', '2']],
+  ] as const)('and answers `%s`: nothing is sent behind its back, and nobody has one failure more', async (as, expected) => {
     const box = await openBox();
     await box.publishing((write) => write('orders', [message('1', 'k'), message('2', 'k')]));
     let others = 1;
@@ -83,11 +83,12 @@ describe('a relay that takes messages of which another has just counted that it 
     const outbox = postgresOutbox(watched, { destinations: ['orders', 'mails'], schema: box.schema });
     await outbox.take('orders', 10, async (due) => (got.push(...due.map(textOf)), due.map(() => ({ as: 'sent' }))));
     expect(got).toEqual(expected);
+    await box.publishing((write) => write('orders', message('3', 'k')));
     const rest: string[] = [];
     const look = async (due: readonly Due[]) => (
       rest.push(...due.map((each) => `${textOf(each)}: ${each.failures}`)), due.map(() => ({ as: 'sent' }) as const)
     );
     await box.another().take('orders', 10, look);
-    expect(rest[0]).toBe(left);
+    expect(rest).toEqual(['3: 0']);
   });
 });

@@ -359,10 +359,10 @@ describe('two relays on one SQLite file in memory', () => {
     await world.advance(999);
     expect(await second.take('orders', 10, all)).toBe(0);
     await world.advance(1);
-    expect(await second.take('orders', 10, all)).toBe(1);
+    expect(await second.take('orders', 10, all)).toBe(2);
     hangs.resolve();
     await expect(zombie).rejects.toMatchObject({ code: 'claim-lost' });
-    expect(await second.take('orders', 10, all)).toBe(1);
-    expect(got).toEqual(['1', '1']);
+    expect(await second.take('orders', 10, all)).toBe(2);
+    expect(got).toEqual(['1', '2', '1', '2']);
   });
 });

@@ -117,7 +117,7 @@ describe('what a relay makes of the answers of a destination', () => {
   });
 
   it('is not asked for a message whose tries are used up: those who tried it have died', async () => {
-    const batches = [[due('last try', 2)], [due('bad', 3)], [due('worse', 4)]];
+    const batches = [[due('last try', 4)], [due('bad', 5)], [due('worse', 6)]];
     const got: string[] = [];
     const { takes, sending, errors } = stand(
       () => batches.shift() ?? [],
@@ -128,13 +128,13 @@ describe('what a relay makes of the answers of a destination', () => {
     expect(got).toEqual(['last try']);
     expect(takes.map(({ fates }) => fates[0])).toEqual([
       { as: 'sent' },
-      { as: 'parked', reason: 'Tried 3 times; who tried it died, or lost the database' },
-      { as: 'parked', reason: 'Tried 4 times; who tried it died, or lost the database' },
+      { as: 'parked', reason: 'Tried 5 times; who tried it died, or lost the database' },
+      { as: 'parked', reason: 'Tried 6 times; who tried it died, or lost the database' },
       undefined,
     ]);
     expect(errors.map((error) => (error as Error).message)).toEqual([
-      'Message bad was given up: Tried 3 times; who tried it died, or lost the database',
-      'Message worse was given up: Tried 4 times; who tried it died, or lost the database',
+      'Message bad was given up: Tried 5 times; who tried it died, or lost the database',
+      'Message worse was given up: Tried 6 times; who tried it died, or lost the database',
     ]);
   });
 });

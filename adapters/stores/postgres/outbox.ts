@@ -10,6 +10,7 @@ import {
   type OutboxQueue,
   outgoingOf,
   type Send,
+  suspectsAtOnce,
 } from '../../../src/effects/outbox.ts';
 import type { SqlTx } from '../../../src/effects/sql.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
@@ -74,7 +75,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   const sql = sqlOf(names, leaseMs, notify);
   /** Shards from which this process has sent, and has lived. */
   const proven = new Set<string>();
-  /** A message that has failures is being sent. */
+  /** Messages that have failures are being sent. */
   let suspect = false;
   /** Where the next take begins to look, so that all shards have their turn. */
   let turn = Math.floor(world.random.number() * shards);
@@ -130,18 +131,18 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
       // After the lock, so that what its last owner has deleted is not seen any more.
       const rows = (await client.query(sql.select, [destination, shard, limit, maxTakeBytes])).rows as Row[];
       const place = `${destination} ${shard}`;
-      const alone = rows.length > 0 && rows[0]!.failures > 0;
+      const suspected = rows.length > 0 && rows[0]!.failures > 0;
       // None: all of them are set aside.
-      if (rows.length > 0 && !(alone && suspect)) {
-        suspect ||= alone;
+      if (rows.length > 0 && !(suspected && suspect)) {
+        suspect ||= suspected;
         try {
-          if ((!alone && proven.has(place)) || (await countFailed(client, destination, shard, rows))) {
+          if ((!suspected && proven.has(place)) || (await countFailed(client, destination, shard, rows))) {
             await finish(client, destination, shard, rows, await send(rows.map(dueOf)));
             proven.add(place);
             return rows.length;
           }
         } finally {
-          if (alone) suspect = false;
+          if (suspected) suspect = false;
         }
       }
       tried.push(shard);
@@ -232,9 +233,9 @@ order by (shard + ${shards - turn}) % ${shards} limit 1 for update skip locked`,
     beginOn: (destination: string, shard: number) => `${begin};
 select from ${outboxShards} where destination = '${destination}' and shard = ${shard} for update`,
 
-    // As many as fit, and one that does not; one with failures alone.
+    // As many as fit, and one that does not; see 46.
     select: `select position, ordering_key, id, body, headers, failures from (
-  select *, row_number() over up_to as place, max(failures) over up_to as worst,
+  select *, row_number() over up_to as place, max(failures) over up_to as worst, first_value(failures) over up_to as head,
     sum(coalesce(octet_length(body), 0)) over up_to - coalesce(octet_length(body), 0) as before
   from (
     select * from ${outbox} o
@@ -243,7 +244,7 @@ select from ${outboxShards} where destination = '${destination}' and shard = ${s
         and w.retry_at > statement_timestamp() and w.position < o.position)
     order by position limit $3
   ) due window up_to as (order by position)
-) counted where place = 1 or (before < $4 and worst = 0) order by position`,
+) counted where before < $4 and worst = head and (head = 0 or place <= case head when 1 then ${suspectsAtOnce} else 1 end) order by position`,
 
     countFailed: `update ${outbox} set failures = failures + $4 where destination = $1 and shard = $2 and position = any ($3::bigint[])
 returning (retry_at is null or retry_at <= statement_timestamp()) as due`,

@@ -11,6 +11,7 @@ import {
   outgoingOf,
   type ParkedMessage,
   type Send,
+  suspectsAtOnce,
 } from '../../../src/effects/outbox.ts';
 import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import { connection } from './connection.ts';
@@ -66,7 +67,7 @@ export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, opti
   const underWay = new Set<Name>();
   /** Destinations that this process has sent to, and has lived. */
   const proven = new Set<Name>();
-  /** To where a message that has failures is being sent. */
+  /** To where messages that have failures are being sent. */
   let suspect: Name | undefined;
   const time = () => Math.floor(now());
 
@@ -176,12 +177,12 @@ function sqlOf(t: ReturnType<typeof tableNames>) {
   return {
     insert: `insert into ${t.outbox} (${what}, published_at) values (?, ?, ?, ?, ?, ?)`,
     anyDue: `select 1 ${due} limit 1`,
-    // As many as fit, and one that does not; one with failures alone.
+    // As many as fit, and one that does not; see 46.
     select: `select position, ${shown} from (
-      select *, row_number() over up_to as place, max(failures) over up_to as worst,
+      select *, row_number() over up_to as place, max(failures) over up_to as worst, first_value(failures) over up_to as head,
         sum(coalesce(length(body), 0)) over up_to - coalesce(length(body), 0) as before
       from (select o.* ${due} order by position limit ?) window up_to as (order by position)
-    ) where place = 1 or (before < ? and worst = 0) order by position`,
+    ) where before < ? and worst = head and (head = 0 or place <= case head when 1 then ${suspectsAtOnce} else 1 end) order by position`,
     countFailed: `update ${t.outbox} set failures = failures + ? where position = ?`,
     setAside: `update ${t.outbox} set retry_at = ?, failures = failures + ? where position = ?`,
     park: `insert into ${t.outboxParked} (${what}, published_at, failures, parked_at, reason)
