@@ -18,9 +18,9 @@ export interface Line<Client> {
 export interface Loan<Client> {
   readonly tx: Client;
   /** Something was sent. */
-  readonly used: boolean;
+  used(): boolean;
   /** A statement has failed, or may have. */
-  readonly failed: boolean;
+  failed(): boolean;
   end(): void;
 }
 
@@ -93,12 +93,8 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
     });
     return {
       tx,
-      get used() {
-        return used;
-      },
-      get failed() {
-        return failed;
-      },
+      used: () => used,
+      failed: () => failed,
       end() {
         ended = true;
       },

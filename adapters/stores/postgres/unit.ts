@@ -169,13 +169,13 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
       try {
         result = await run(loan.tx);
       } catch (error) {
-        if (loan.used) await this.#undo();
+        if (loan.used()) await this.#undo();
         // What the one before it has left behind is not this handler's failure.
         throw this.#failed ?? error;
       } finally {
         loan.end();
       }
-      if (loan.used) {
+      if (loan.used()) {
         this.#fresh = false;
         await this.#checkAfter(loan);
       }
@@ -289,7 +289,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   async #checkAfter(loan: Loan<Client>): Promise<void> {
     let status = this.#client.getTransactionStatus?.();
     // A client that does not know has to ask, which costs a round trip; and after an error pg may know it a moment later than the handler.
-    if (status === undefined || status === null || loan.failed) {
+    if (status === undefined || status === null || loan.failed()) {
       status = await this.#line.send('select 1').then(
         () => 'T',
         (error: unknown) => (sqlState(error) === '25P02' ? 'E' : Promise.reject(error)),
