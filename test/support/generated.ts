@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { figuresOf, type Recorded } from '../../bench/figures.ts';
 import { blockOf, pageOf, readResults } from '../chaos/table.ts';
@@ -37,8 +37,12 @@ function failureTable(): string {
 /** The figures of the last run of each benchmark that the document has marks for. */
 function withFigures(text: string): string {
   const names = [...text.matchAll(/^<!-- figures of ([\w-]+): /gm)].map((match) => match[1]!);
-  const recorded = (name: string) => JSON.parse(read(`bench/results/${name}.json`)) as Recorded;
-  return names.reduce((made, name) => between(made, `figures of ${name}`, figuresOf(name, recorded(name))), text);
+  const figures = (name: string) => {
+    const path = `bench/results/${name}.json`;
+    if (!existsSync(join(root, path))) return `\`npm run bench -- ${name}\`: no figures yet.`;
+    return figuresOf(name, JSON.parse(read(path)) as Recorded);
+  };
+  return names.reduce((made, name) => between(made, `figures of ${name}`, figures(name)), text);
 }
 
 /** A document with `block` between the marks of that name. */
