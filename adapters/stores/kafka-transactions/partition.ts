@@ -97,12 +97,12 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   }
 
   /** One transaction, up to its commit. Answers where the next record of the log will be, at the earliest. */
-  async function write(record: LogRecord, changes?: Changes): Promise<string | undefined> {
+  async function write(record: LogRecord, changes?: Changes, limitMs = options.flushTimeoutMs): Promise<string | undefined> {
     const log = {
       topic: options.limits.dedupLog,
       message: { key: `${options.groupId}/${of.topic}`, value: encodeRecord(record), partition: of.partition },
     };
-    return within(clock, options.flushTimeoutMs, 'a transaction to be sent', async (isLate) => {
+    return within(clock, limitMs, 'a transaction to be sent', async (isLate) => {
       const step = <T>(run: () => Promise<T>): Promise<T> => {
         if (isLate()) throw new ReceiverError('store', 'The transaction was given up');
         return run();
@@ -322,7 +322,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       revokedAt = clock.now();
       await committing.run(async () => {
         // So that the next owner knows that nothing has died here. If it has taken over already, it is not told.
-        if (wasOwned) await within(clock, farewellMs, 'the end', () => write(recordOf('returned'))).catch(() => {});
+        if (wasOwned) await write(recordOf('returned'), undefined, Math.min(farewellMs, options.flushTimeoutMs)).catch(() => {});
         await producers.disconnect();
       });
     },

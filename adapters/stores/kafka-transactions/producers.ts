@@ -32,8 +32,9 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
   /** The latest attempt; those before it are not wanted any more. */
   let fences = 0;
   let opening: Promise<unknown> = Promise.resolve();
+  let wanted = new AbortController();
 
-  async function open(index: number, attempt: number): Promise<KafkaProducer> {
+  async function open(index: number, attempt: number, unwanted: AbortSignal): Promise<KafkaProducer> {
     const { createPartitioner, transactionTimeoutMs, clock } = settings;
     const producer = kafka.producer({
       transactionalId: `${transactionalId}.${index}`,
@@ -45,7 +46,7 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
       ...(createPartitioner === undefined ? {} : { createPartitioner }),
     });
     try {
-      await within(clock, connectTimeoutMs, 'a connection', () => producer.connect());
+      await within(clock, connectTimeoutMs, 'a connection', () => producer.connect(), unwanted);
       if (attempt !== fences) throw givenUp();
       // InitProducerId. An empty transaction sends nothing when it is aborted.
       await (await producer.transaction()).abort();
@@ -59,11 +60,13 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
   return {
     async fence() {
       const attempt = ++fences;
+      wanted.abort();
+      wanted = new AbortController();
       void close(ring.splice(0));
       // An earlier attempt that was given up may still fence: not after this one.
       await opening;
       if (attempt !== fences) throw givenUp();
-      const all = Promise.allSettled(Array.from({ length: takingTurns }, (_, index) => open(index, attempt)));
+      const all = Promise.allSettled(Array.from({ length: takingTurns }, (_, index) => open(index, attempt, wanted.signal)));
       opening = all;
       const opened = await all;
       const there = opened.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
@@ -77,6 +80,7 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
     begin: () => ring[turn++ % ring.length]!.transaction(),
     disconnect() {
       fences++;
+      wanted.abort();
       return close(ring.splice(0));
     },
   };
