@@ -49,8 +49,8 @@ export class ClusterModel {
   }
 
   /** What is there at these positions; waits for so long if nothing is. */
-  async fetch(positions: ReadonlyMap<string, number>, maxWaitMs: number, most: number): Promise<Fetched[]> {
-    const now = () => [...positions].flatMap(([name, from]) => this.log(name).read(from, most) ?? []);
+  async fetch(positions: ReadonlyMap<string, number>, maxWaitMs: number, most: number, all = false): Promise<Fetched[]> {
+    const now = () => [...positions].flatMap(([name, from]) => this.log(name).read(from, most, all) ?? []);
     const found = now();
     if (found.length > 0) return found;
     return new Promise((resolve) => {

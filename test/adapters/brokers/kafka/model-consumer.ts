@@ -20,6 +20,7 @@ export interface ConsumerSettings {
   readonly maxWaitTimeInMs?: number;
   /** Messages in a batch at most. */
   readonly maxBatch?: number;
+  readonly readUncommitted?: boolean;
 }
 
 export interface RunSettings {
@@ -57,7 +58,7 @@ const firstRetryMs = 300;
  */
 export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: ConsumerSettings): KafkajsConsumer {
   const { groupId, topics, clientId, sessionTimeout = 30_000, rebalanceTimeout = 60_000 } = settings;
-  const { heartbeatInterval = 3_000, maxWaitTimeInMs = 5_000, maxBatch = 500 } = settings;
+  const { heartbeatInterval = 3_000, maxWaitTimeInMs = 5_000, maxBatch = 500, readUncommitted = false } = settings;
   const coordinator = cluster.group(groupId);
   const listeners = new Map<string, Set<(event: { payload: unknown }) => void>>();
   const crashes: Crash[] = [];
@@ -174,7 +175,7 @@ export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: Con
         await wire.sleep(maxWaitTimeInMs);
         return [];
       }
-      const batches = await wire.call('Fetch', () => cluster.fetch(positions, maxWaitTimeInMs, maxBatch));
+      const batches = await wire.call('Fetch', () => cluster.fetch(positions, maxWaitTimeInMs, maxBatch, readUncommitted));
       return batches.filter((batch) => !this.seeks.has(nameOf(batch)) && !paused.has(nameOf(batch)));
     }
 

@@ -43,9 +43,9 @@ export class PartitionLog {
     return open < 0 ? this.records.length : open;
   }
 
-  /** Records from an offset on; those that are not shown are left out. Undefined if there are none yet. */
-  read(from: number, most: number): Fetched | undefined {
-    const records = this.records.slice(from, Math.min(from + most, this.stable));
+  /** Records from an offset on; those that are not shown are left out. Undefined if there are none yet. `all`: with `read_uncommitted`. */
+  read(from: number, most: number, all = false): Fetched | undefined {
+    const records = this.records.slice(from, Math.min(from + most, all ? this.records.length : this.stable));
     if (records.length === 0) return undefined;
     const last = records.at(-1)!.offset;
     return {
@@ -53,7 +53,7 @@ export class PartitionLog {
       partition: this.#partition,
       highWatermark: String(this.records.length),
       fetchedOffset: String(from),
-      messages: records.filter(({ isControl, transaction }) => !isControl && transaction?.state !== 'aborted'),
+      messages: records.filter(({ isControl, transaction }) => !isControl && (all || transaction?.state !== 'aborted')),
       lastOffset: () => last,
     };
   }
