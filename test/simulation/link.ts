@@ -111,8 +111,8 @@ export class Link implements Calls {
       const answer = (take: () => void) => {
         // A server that takes so long (a lock, a queue) may be taken for dead by the caller.
         if (kernel.now - sentAt > longMs && !patient.has(op)) worker.trouble(isExcuse);
-        // What a slow receive brings has been hidden for longer than the worker can know.
-        if (kind === 'slow-reply' && op === 'receive') worker.trouble(true, kernel.now + wayBack);
+        // What a slow receive brings has been hidden, and a member that is slow to learn of it has been silent, for longer than the worker can know.
+        if (kind === 'slow-reply' && patient.has(op)) worker.trouble(isExcuse || op === 'receive', kernel.now + wayBack);
         if (kind === 'lost-reply') return fail(this.#ms(), new NetworkError(`${op}: reply lost`));
         if (kind === 'hang-reply') return hang();
         worker.deliver(kernel.now + this.#ms() + wayBack, take);
