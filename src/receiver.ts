@@ -1,5 +1,5 @@
 import { completedCache } from './cache.ts';
-import { sleep, type World } from './clock.ts';
+import { endsWithin, type World } from './clock.ts';
 import type { Core } from './core.ts';
 import type { Journal } from './effects/journal.ts';
 import { expectNumber, ReceiverError, refuseOption } from './errors.ts';
@@ -160,13 +160,8 @@ function start(
     return work;
   }
 
-  async function drained(ms: number): Promise<boolean> {
-    const waiting = new AbortController();
-    const idle = Promise.allSettled([...active]).then(() => waiting.abort());
-    await Promise.race([idle, sleep(clock, ms, waiting.signal)]);
-    const done = waiting.signal.aborted;
-    waiting.abort();
-    return done;
+  function drained(ms: number): Promise<boolean> {
+    return endsWithin(clock, ms, Promise.allSettled([...active]));
   }
 
   async function stopOnce(graceMs: number): Promise<{ abandoned: number }> {

@@ -1,6 +1,6 @@
 import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
-import { realWorld, sleep } from '../src/clock.ts';
+import { endsWithin, realWorld, sleep } from '../src/clock.ts';
 import { virtualWorld } from '../src/testing/virtual-world.ts';
 import { watch } from './support/stand.ts';
 
@@ -78,5 +78,24 @@ describe('sleep', () => {
     const slept = watch(sleep(world.clock, 1_000, AbortSignal.abort()));
     await world.settle();
     expect([slept.value, world.timers]).toEqual([false, 0]);
+  });
+});
+
+describe('endsWithin', () => {
+  it('tells whether work has ended in time, and leaves no timer behind either way', async () => {
+    const world = virtualWorld();
+    const work = Promise.withResolvers<void>();
+    const [patient, hasty] = [watch(endsWithin(world.clock, 5_000, work.promise)), watch(endsWithin(world.clock, 1_000, work.promise))];
+    await world.advance(1_000);
+    expect([patient.done, hasty.value, world.timers]).toEqual([false, false, 1]);
+    work.resolve();
+    await world.settle();
+    expect([patient.value, world.timers]).toEqual([true, 0]);
+  });
+
+  it('rejects as the work does', async () => {
+    const world = virtualWorld();
+    await expect(endsWithin(world.clock, 1_000, Promise.reject(new Error('no')))).rejects.toThrow('no');
+    expect(world.timers).toBe(0);
   });
 });

@@ -12,7 +12,7 @@ export interface RelayOptions<Name extends string> {
   readonly batchSize?: number;
   /** How long an idle relay waits before it looks again. @default 200 */
   readonly pollMs?: number;
-  /** Tries before a message that fails for a reason of its own is parked. @default 10 */
+  /** Tries before a message that fails for a reason of its own, or kills those who try it, is parked. @default 10 */
   readonly maxAttempts?: number;
   /** Delay before such a message is tried again: `firstMs`, doubled by each failure up to `maxMs`, less up to a half by chance. @default 1_000 and 300_000 */
   readonly backoff?: { readonly firstMs?: number; readonly maxMs?: number };

@@ -39,7 +39,7 @@ export interface Aim {
   readonly brokerFaults: number;
 }
 
-/** 20,000 messages, 250 kills and 120 stops a minute. A cell that is slower goes on until it has them, for `patience` times as long at most. */
+/** 20,000 messages, 250 kills and 120 stops a minute. A cell that is slower goes on until it has them, up to `limitOf`. */
 export function aimOf(seconds: number): Aim {
   const part = (ofAMinute: number) => Math.ceil((ofAMinute * seconds) / 60);
   return {
@@ -48,7 +48,8 @@ export function aimOf(seconds: number): Aim {
   };
 }
 
-export const patience = 5;
+/** So many seconds may pass until there was enough. */
+export const limitOf = ({ seconds }: Aim): number => Math.max(60, 5 * seconds);
 
 /** All that follows from the lease. */
 export interface Times {

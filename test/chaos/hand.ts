@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Random } from '../../src/clock.ts';
-import { type Aim, type BrokerName, patience, type Times } from './cell.ts';
+import { type Aim, type BrokerName, limitOf, type Times } from './cell.ts';
 import type { Faults } from './faults.ts';
 import type { Fleet, Worker } from './fleet.ts';
 import type { Outage } from './judge.ts';
@@ -15,10 +15,10 @@ export interface Counts {
 export interface Hand {
   readonly counts: Counts;
   readonly outages: readonly Outage[];
-  /** The most that any fault of a server has not healed from. A run with one has failed. */
+  /** Faults that could not be made, or have not healed. A run with one has failed. */
   readonly broken: readonly string[];
-  /** A worker is at its effect: a good moment for a blow. */
-  atEffect(worker: Worker): void;
+  /** A worker has claimed a message, or is at its effect: a good moment for a blow. */
+  atWork(worker: Worker): void;
   /** Resolves when there was enough of everything, or when patience is over; and all has healed. */
   strike(isEnough: () => boolean): Promise<void>;
 }
@@ -43,7 +43,7 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
   let aiming: ((worker: Worker) => void) | undefined;
   let over = false;
 
-  /** The next worker at its effect, or anybody. */
+  /** The next worker that is at work, or anybody. */
   async function victim(): Promise<Worker | undefined> {
     if (random.number() < 0.3) return fleet.working[upTo(fleet.working.length)];
     const found = await Promise.race([
@@ -109,7 +109,7 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
     counts,
     outages,
     broken,
-    atEffect: (worker) => aiming?.(worker),
+    atWork: (worker) => aiming?.(worker),
     async strike(isEnough) {
       const startedAt = performance.now();
       const every = (faults: number) => (1_000 * aim.seconds) / Math.max(1, faults);
@@ -127,7 +127,7 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
         counts.storeFaults >= aim.storeFaults &&
         counts.brokerFaults >= aim.brokerFaults &&
         isEnough();
-      while (!isDone() && seconds() < aim.seconds * patience) await pause(50);
+      while (!isDone() && seconds() < limitOf(aim)) await pause(50);
       over = true;
       await Promise.all(busy);
       await Promise.all(stalls);

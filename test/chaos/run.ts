@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { virtualWorld } from '../../src/testing/virtual-world.ts';
 import { unique } from '../support/unique.ts';
 import type { BrokerSide, Channel } from './brokers.ts';
-import { type Aim, type Cell, type Order, patience, type Times } from './cell.ts';
+import { type Aim, type Cell, limitOf, type Order, type Times } from './cell.ts';
 import { type Fleet, startFleet } from './fleet.ts';
 import { hand } from './hand.ts';
 import { type Event, judge, type Outage, type Verdict } from './judge.ts';
@@ -90,6 +90,7 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
   fleet.onTold = (worker, message) => {
     const pid = worker.process.pid!;
     const at = Date.now();
+    if (message.is === 'claimed' || message.is === 'effect') chaos.atWork(worker);
     told[message.is] = (told[message.is] ?? 0) + 1;
     if (message.is === 'working' && worker.state === 'starting') worker.state = 'working';
     if (message.is === 'claimed' || message.is === 'recorded' || message.is === 'duplicate' || message.is === 'effect') {
@@ -105,7 +106,6 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
     if (message.is !== 'effect') return;
     const { ask, order, fence } = message;
     handled.add(order.id);
-    chaos.atEffect(worker);
     if (ask === undefined) return;
     ledger.append({ ...order, worker: pid, fence, at }, (accepted) => fleet.answer(worker, { ask, accepted } satisfies Answer));
   };
@@ -162,7 +162,7 @@ function produce(channel: Channel, aim: Aim, handled: () => number, chance: () =
   let over = false;
   const running = (async () => {
     const startedAt = performance.now();
-    while (!over && performance.now() - startedAt < aim.seconds * patience * 1_000) {
+    while (!over && performance.now() - startedAt < limitOf(aim) * 1_000) {
       await pause(20);
       const due = ((performance.now() - startedAt) / 1_000) * perSecond - sent.size;
       const orders: Order[] = [];

@@ -44,7 +44,7 @@ export function keep(result: Result): void {
   const all = [...readResults().filter(({ cell }) => nameOf(cell) !== name), result];
   const order = matrix.map(nameOf);
   all.sort((a, b) => order.indexOf(nameOf(a.cell)) - order.indexOf(nameOf(b.cell)));
-  writeFileSync(resultsFile, `[\n${all.map((each) => `  ${JSON.stringify(each)}`).join(',\n')}\n]\n`);
+  writeFileSync(resultsFile, `${JSON.stringify(all, null, 2)}\n`);
 }
 
 const whyOf = ({ explained }: Result): string =>
@@ -107,7 +107,7 @@ export function blockOf(results: readonly Result[]): string {
   });
   const dates = results.map(({ date }) => date).sort();
   return [
-    `On ${dates.at(-1)}, in [${results.length} pairs of store and broker, mode by mode](test/chaos/CHAOS.md):`,
+    `Last on ${dates.at(-1)}: ${results.length} of the ${matrix.length} cells (store × broker × mode), [one by one](test/chaos/CHAOS.md).`,
     '',
     '| | runs | messages | SIGKILL | stalls past the lease | faults of stores and brokers | lost | doubled |',
     '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',

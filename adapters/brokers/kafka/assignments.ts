@@ -32,13 +32,13 @@ export interface Assignments {
   /** All are lost. `expelled`: others have them already. */
   close(expelled: boolean): void;
   /** What came last of those that were lost last. */
-  readonly before: readonly Arrival[];
+  before(): readonly Arrival[];
   /** Resolves when nothing runs and what is done has been committed. */
   drained(): Promise<void>;
   /** Resolves when all that were closed have been given back. */
   left(): Promise<void>;
   /** Whether an offset is being committed. */
-  readonly isCommitting: boolean;
+  isCommitting(): boolean;
 }
 
 interface Open extends Assignment {
@@ -174,7 +174,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
   function progressOf(name: string, topic: string, partition: number, tracker: () => OffsetTracker): Progress {
     if (transactions) return transactionProgress(transactions, { topic, partition }, tracker, member().proven);
     if (!watermark) return groupOffsets;
-    const row = `${topic}@${watermark.topicEpoch}/${partition}/${member().groupId}`;
+    const row = `${topic}@${watermark.topicEpoch}/${partition}/${member().groupId()}`;
     return watermarkProgress(watermark, row, name, tracker, receiver.world);
   }
 
@@ -194,7 +194,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     halt() {
       for (const { ready } of open.values()) ready?.halt();
     },
-    get before() {
+    before() {
       return before;
     },
     close(expelled) {
@@ -212,7 +212,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     async left() {
       await Promise.all(leaving.values());
     },
-    get isCommitting() {
+    isCommitting() {
       return committing > 0;
     },
   };

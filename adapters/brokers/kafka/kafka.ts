@@ -1,4 +1,4 @@
-import { sleep } from '../../../src/clock.ts';
+import { endsWithin, sleep } from '../../../src/clock.ts';
 import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import { type Arrival, batchArrival, messageArrival } from './arrival.ts';
@@ -62,7 +62,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
   const member = membership(consumer, {
     clock,
     report,
-    isCommitting: () => assigned.isCommitting,
+    isCommitting: () => assigned.isCommitting(),
     hooks: {
       lost: (expelled) => assigned.close(expelled),
       leaving: () => assigned.halt(),
@@ -77,7 +77,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
 
   /** A batch makes it join anew, and where there is nothing new, something old. It reads what it had before, if it reads at all. */
   function overdue(): void {
-    for (const { topic, partition, from } of assigned.before) consumer.seek({ topic, partition, offset: String(from) });
+    for (const { topic, partition, from } of assigned.before()) consumer.seek({ topic, partition, offset: String(from) });
     report(new ReceiverError('broker', 'The consumer has lost its membership and does not join its group again'), 'membership');
   }
 
@@ -96,14 +96,14 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
       arrival.pause();
       return 'again';
     }
-    if (member.isNew) {
+    if (member.isNew()) {
       throw refuse(
         settingsError('a batch before this consumer has joined its group: `kafka(…)` was given another one, or made after `run`'),
       );
     }
-    if (member.isLost) throw new JoinAnew();
+    if (member.isLost()) throw new JoinAnew();
     // kafkajs is about to join anew, and gives us the same messages or others then.
-    if (!member.isStable) return 'again';
+    if (!member.isStable()) return 'again';
     if (!(await isHorizonFit(arrival))) return holdBack(arrival);
     const { topic, partition } = arrival;
     const assignment = assigned.of(`${topic}/${partition}`, arrival);
@@ -111,7 +111,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     const handled = (async () => {
       const runner = await assignment.runner;
       // It may have taken a while.
-      if (!runner || runner.halted || stopping || !member.isStable) return;
+      if (!runner || runner.halted() || stopping || !member.isStable()) return;
       if (assignment.isAhead(runner)) {
         consumer.seek({ topic, partition, offset: String(runner.tracker.next) });
         outcome = 'moved';
@@ -119,15 +119,15 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
       }
       runner.take(deliveriesOf(arrival), arrival.reach);
       await runner.idle();
-      if (runner.halted) await runner.commits?.flush();
-      if (runner.closed) return;
+      if (runner.halted()) await runner.commits?.flush();
+      if (runner.closed()) return;
       assignment.pauseIfFull(runner);
       outcome = 'taken';
     })();
     const ended = unlessAborted(assignment.over, handled);
     await member.beat(arrival.heartbeat, ended);
     await ended;
-    if (!member.isStable) return 'again';
+    if (!member.isStable()) return 'again';
     return outcome === 'again' ? holdBack(arrival) : outcome;
   }
 
@@ -182,7 +182,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     }
   }
 
-  const isProbe: typeof settings.probes = (arrival, batch) => !refusal && !stopping && member.isStable && settings.probes(arrival, batch);
+  const isProbe: typeof settings.probes = (arrival, batch) => !refusal && !stopping && member.isStable() && settings.probes(arrival, batch);
 
   async function eachBatch(payload: KafkaBatchPayload): Promise<void> {
     if ((await guarded(batchArrival(payload))) !== 'taken') return;
@@ -202,18 +202,12 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     if (outcome === 'again' && !stopping) consumer.seek({ topic, partition, offset: message.offset });
   }
 
-  async function within(ms: number, work: Promise<void>): Promise<void> {
-    const enough = new AbortController();
-    await Promise.race([work, sleep(clock, ms, enough.signal)]);
-    enough.abort();
-  }
-
   async function stopAll(graceMs: number): Promise<{ abandoned: number }> {
     assigned.halt();
     const { abandoned } = checked.stopReceiver ? await receiver.stop({ graceMs }) : { abandoned: 0 };
-    await within(graceMs, assigned.drained());
+    await endsWithin(clock, graceMs, assigned.drained());
     assigned.close(false);
-    await within(graceMs, assigned.left());
+    await endsWithin(clock, graceMs, assigned.left());
     settings.close();
     member.close();
     return { abandoned };

@@ -15,9 +15,9 @@ export interface Lanes {
   /** The message is to go again, not before `afterMs` have passed; those behind it in its lane wait. */
   giveBack(delivery: KafkaDelivery, afterMs: number): void;
   /** Whether there is a message that may go now. */
-  readonly isReady: boolean;
+  isReady(): boolean;
   /** The lowest offset that may go now. */
-  readonly first: number | undefined;
+  first(): number | undefined;
   /** Leaves no timer behind. */
   stop(): void;
 }
@@ -122,10 +122,10 @@ export function lanes(clock: Clock, wake: () => void): Lanes {
       lane.held.sort((a, b) => a.offset - b.offset);
       free(lane, delivery);
     },
-    get isReady() {
+    isReady() {
       return ready.length > 0 || freed.length > 0;
     },
-    get first() {
+    first() {
       merge();
       return ready[0]?.offset;
     },

@@ -5,12 +5,12 @@ import type { Report } from './link.ts';
 /** What the adapter knows of its consumer's place in the group. Fed by kafkajs's events and by the answers to heartbeats. */
 export interface Membership {
   /** Nothing has been heard of it yet. */
-  readonly isNew: boolean;
+  isNew(): boolean;
   /** It is a member, as far as is known, and the group is not rebalancing. */
-  readonly isStable: boolean;
+  isStable(): boolean;
   /** It was a member, and has not joined anew. */
-  readonly isLost: boolean;
-  readonly groupId: string | undefined;
+  isLost(): boolean;
+  groupId(): string | undefined;
   /** Resolves with true when the broker has answered a heartbeat that was sent from now on; with false when the membership is lost. */
   proven(): Promise<boolean>;
   /** Sends heartbeats until `until` resolves or the membership is lost. kafkajs sends one only when its heartbeatInterval is over. */
@@ -136,17 +136,17 @@ export function membership(
   }
 
   return {
-    get isNew() {
+    isNew() {
       return isNew;
     },
-    get isStable() {
+    isStable() {
       return member && !leaving;
     },
-    get isLost() {
+    isLost() {
       return !isNew && !member;
     },
     refused,
-    get groupId() {
+    groupId() {
       return groupId;
     },
     async proven() {

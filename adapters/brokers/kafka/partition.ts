@@ -22,9 +22,9 @@ export interface PartitionRunner {
    * was put out (`expelled`) it is given up.
    */
   close(expelled: boolean): void;
-  readonly closed: boolean;
+  closed(): boolean;
   /** It begins nothing more: the group is rebalancing, or the receiver has been stopped. */
-  readonly halted: boolean;
+  halted(): boolean;
   readonly tracker: OffsetTracker;
   readonly commits: Commits | undefined;
 }
@@ -103,7 +103,9 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   function room(): number {
     if (proving) return 0;
     const free = maxInFlight - inFlight;
-    return suspects > 0 && queue.first !== undefined && queue.first < settings.suspectsBelow ? Math.min(free, suspects) : free;
+    if (suspects === 0) return free;
+    const next = queue.first();
+    return next !== undefined && next < settings.suspectsBelow ? Math.min(free, suspects) : free;
   }
 
   function marked(delivery: KafkaDelivery): KafkaDelivery {
@@ -209,17 +211,17 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   }
 
   function isIdle(): boolean {
-    return over.signal.aborted || (inFlight === 0 && !keeping && (halted || !queue.isReady));
+    return over.signal.aborted || (inFlight === 0 && !keeping && (halted || !queue.isReady()));
   }
 
   return {
     tracker,
     commits,
     halt,
-    get halted() {
+    halted() {
       return halted;
     },
-    get closed() {
+    closed() {
       return over.signal.aborted;
     },
     take(deliveries, reach) {

@@ -1,4 +1,4 @@
-import { sleep } from '../../../src/clock.ts';
+import { endsWithin } from '../../../src/clock.ts';
 import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import { sqsCalls } from './client.ts';
 import { handling } from './handle.ts';
@@ -86,9 +86,7 @@ export function sqsPoller(options: SqsPollerOptions): SqsPoller {
   }
 
   async function idleWithin(limitMs: number): Promise<boolean> {
-    const enough = new AbortController();
-    const idle = places.idle().then(() => enough.abort());
-    await Promise.race([idle, sleep(world.clock, limitMs, enough.signal)]);
+    await endsWithin(world.clock, limitMs, places.idle());
     return places.taken() === 0;
   }
 

@@ -12,6 +12,8 @@ export interface Line<Client> {
   readonly pipelines: boolean;
   /** The connection for one handler. */
   lend(): Loan<Client>;
+  /** Leaves no timer behind. */
+  close(): void;
 }
 
 /** A connection as a handler has it: refused when the handler has ended, because it serves others by then, and not to be released by it. */
@@ -26,19 +28,34 @@ export interface Loan<Client> {
 
 export function lineOf<Client extends PgClient>(client: Client, clock: Clock, silenceMs: number): Line<Client> {
   let waiting = 0;
-  let cancel = () => {};
+  /** When something was sent or answered for the last time. */
+  let heardAt = 0;
+  let cancel: (() => void) | undefined;
 
-  /** Starts to listen anew: something was sent, or answered. */
+  // One timer that looks again when it is over: setting and clearing one for each statement costs as much as the rest of this file.
   function listen(change: 1 | -1): void {
     waiting += change;
-    cancel();
-    cancel = waiting > 0 ? clock.after(silenceMs, () => cutOff(client)) : () => {};
+    heardAt = clock.now();
+    if (waiting > 0) cancel ??= clock.after(silenceMs, look);
   }
 
-  function watched<T>(sent: Promise<T>): Promise<T> {
+  function look(): void {
+    cancel = undefined;
+    if (waiting === 0) return;
+    const restMs = heardAt + silenceMs - clock.now();
+    if (restMs <= 0) cutOff(client);
+    else cancel = clock.after(restMs, look);
+  }
+
+  function watched<T>(sent: Promise<T>, failed: () => void = () => {}): Promise<T> {
     listen(1);
-    const answered = () => listen(-1);
-    sent.then(answered, answered);
+    sent.then(
+      () => listen(-1),
+      () => {
+        listen(-1);
+        failed();
+      },
+    );
     return sent;
   }
 
@@ -62,7 +79,7 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
         };
       }
       const sent = method.apply(client, args);
-      if (typeof sent?.then === 'function') watched(sent as Promise<unknown>).then(undefined, fail);
+      if (typeof sent?.then === 'function') void watched(sent as Promise<unknown>, fail);
       return sent;
     }
 
@@ -79,15 +96,22 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
       );
     }
 
+    /** What nearly every handler calls, made once. */
+    const ask = (...args: any[]): unknown => {
+      if (ended) return Promise.reject(refusal('query'));
+      used = true;
+      return query(client.query as Method, args);
+    };
     const tx = new Proxy(client, {
       get(target, property) {
+        if (property === 'query') return ask;
         const value = Reflect.get(target, property, target) as unknown;
         if (typeof value !== 'function' || property === 'constructor') return value;
         return (...args: any[]): unknown => {
           const refused = refusal(property);
           if (refused) return Promise.reject(refused);
           used = true;
-          return property === 'query' ? query(value as Method, args) : value.apply(target, args);
+          return value.apply(target, args);
         };
       },
     });
@@ -105,5 +129,6 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
     send: (text, values) => watched(client.query(text, values)),
     pipelines: (client as { readonly pipeline?: unknown }).pipeline === true,
     lend,
+    close: () => cancel?.(),
   };
 }

@@ -31,7 +31,8 @@ export function transactionalUnit<Client extends PgClient>(
   return async (work) => {
     await ready();
     const { client, giveBack } = await pool.take();
-    const unit = new OpenUnit(client, lineOf(client, world.clock, limits.silenceMs), sql, limits);
+    const line = lineOf(client, world.clock, limits.silenceMs);
+    const unit = new OpenUnit(client, line, sql, limits);
     let doubt: Doubt | undefined;
     let result: Awaited<ReturnType<typeof work>>;
     try {
@@ -44,6 +45,7 @@ export function transactionalUnit<Client extends PgClient>(
       if (unit.broken && unit.transaction) endTransaction(pool, unit.transaction).catch(() => {});
       throw error;
     } finally {
+      line.close();
       // Before anything is in doubt: a transaction that the COMMIT has not reached ends with its connection.
       giveBack(unit.broken);
     }

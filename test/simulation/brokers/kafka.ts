@@ -45,7 +45,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   const watcher: GroupWatch = {
     rebalanced(generation) {
       watch.count('rebalances');
-      watch.tell('kafka', () => `generation ${generation}: ${cluster.group(groupId).members.join(', ')}`);
+      watch.tell('kafka', () => `generation ${generation}: ${cluster.group(groupId).members().join(', ')}`);
     },
     out(memberId, why) {
       watch.tell('kafka', () => `${memberId} is out: ${why}`, why !== 'left');

@@ -36,7 +36,7 @@ describe('lanes', () => {
     queue.giveBack(none, 0);
     queue.add([delivery(3, 'a'), delivery(4, 'b'), delivery(5)]);
     expect(offsets(queue.take(9, every))).toEqual([2, 4, 5]);
-    expect(queue.isReady).toBe(false);
+    expect(queue.isReady()).toBe(false);
     await world.advance(999);
     expect(woken).toBe(0);
     await world.advance(1);

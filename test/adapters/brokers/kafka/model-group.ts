@@ -18,7 +18,7 @@ export interface GroupModel {
   expel(memberId: string): void;
   /** Makes all members join anew. */
   rebalance(): void;
-  readonly members: readonly string[];
+  members(): readonly string[];
   /** Whether the one with this id has ever learnt it. */
   knows(memberId: string): boolean;
 }
@@ -133,7 +133,7 @@ export function groupModel(clock: Clock, partitionsOf: (topics: readonly string[
     leave: (memberId) => expel(memberId, 'left'),
     rebalance: prepare,
     knows: (memberId) => synced.has(memberId),
-    get members() {
+    members() {
       return [...members.keys()];
     },
     async join(known, membership) {

@@ -18,7 +18,7 @@ describe('a handler that takes longer than the session', () => {
     const { consumer } = await worker(() => open.promise);
     model.produce('t', messages(1));
     await world.advance(299_000);
-    expect(model.group('g').members).toHaveLength(1);
+    expect(model.group('g').members()).toHaveLength(1);
     expect(consumer.log.filter(({ name }) => name === 'JoinGroup')).toHaveLength(1);
     open.open();
     await world.advance(1_000);
@@ -97,7 +97,7 @@ describe('a handler that takes longer than the session', () => {
     first.consumer.freeze();
     slow = false;
     await world.advance(31_000);
-    expect(model.group('g').members).toEqual([]);
+    expect(model.group('g').members()).toEqual([]);
     await worker(() => {});
     await world.advance(60_000);
     model.produce(
