@@ -23,6 +23,8 @@ export interface Fleet<Told> {
   readonly working: readonly Worker[];
   /** What workers wrote when they ended without being killed. */
   readonly accidents: readonly string[];
+  /** So many of them that nobody is hired any more. */
+  readonly hopeless: boolean;
   kill(worker: Worker): void;
   /** Stops a worker, and lets it go on `forMs` later. Resolves when it does. */
   stop(worker: Worker, forMs: number): Promise<void>;
@@ -43,6 +45,8 @@ export interface FleetOptions {
   readonly cache: string;
 }
 
+const mostAccidents = 20;
+
 export function startFleet<Told>({ script, size, task, cache }: FleetOptions): Fleet<Told> {
   const all = new Map<number, Worker>();
   const accidents: string[] = [];
@@ -56,6 +60,9 @@ export function startFleet<Told>({ script, size, task, cache }: FleetOptions): F
       return [...all.values()].filter(({ state }) => state === 'working');
     },
     accidents,
+    get hopeless() {
+      return accidents.length >= mostAccidents;
+    },
     kill(worker) {
       if (worker.state === 'dead') return;
       worker.state = 'dead';
@@ -122,7 +129,7 @@ export function startFleet<Told>({ script, size, task, cache }: FleetOptions): F
       worker.state = 'dead';
       if (dismissed) return;
       if (!killed) accidents.push(`a worker ended by itself (${signal ?? code}). ${lastWords.trim()}`);
-      if (accidents.length < 20) hire();
+      if (!fleet.hopeless) hire();
     });
   }
   for (let n = 0; n < size; n++) hire();

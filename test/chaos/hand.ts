@@ -127,7 +127,7 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
         counts.storeFaults >= aim.storeFaults &&
         counts.brokerFaults >= aim.brokerFaults &&
         isEnough();
-      while (!isDone() && seconds() < limitOf(aim)) await pause(50);
+      while (!isDone() && !fleet.hopeless && seconds() < limitOf(aim)) await pause(50);
       over = true;
       await Promise.all(busy);
       await Promise.all(stalls);

@@ -4,7 +4,7 @@ import type { Found } from './run.ts';
 /** Why a run does not count, or shows a promise broken. Empty if all is as promised. */
 export function complaints(found: Found, aim: Aim): string[] {
   const { cell, lost, doubled, wrong, disordered, left, parked, accidents } = found;
-  const said: string[] = accidents.map((each) => `accident: ${each}`);
+  const said: string[] = accidents.slice(0, 3).map((each) => `one of ${accidents.length} accidents: ${each}`);
   const isNaive = cell.mode === 'naive';
   const least = { ...aim, storeFaults: isNaive ? 0 : aim.storeFaults };
   for (const what of ['messages', 'kills', 'stops', 'storeFaults', 'brokerFaults'] as const)

@@ -116,7 +116,7 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
   const left = await drained(
     channel,
     () => [...producing.sent.keys()].every((id) => handled.has(id)),
-    cell.mode === 'naive' ? 10_000 : 120_000,
+    fleet.hopeless ? 0 : cell.mode === 'naive' ? 10_000 : 120_000,
   );
   // Whoever was late, or has still a copy, shows now.
   await pause(2 * times.visibilityMs);

@@ -31,7 +31,7 @@ const stores = {
     pool.on('error', () => {});
     return {
       // Shorter than the lease: a key that a stopped worker's transaction holds must not make those of others wait until theirs is over.
-      store: postgresStore(pool, { schema: name, lockTimeoutMs: times.leaseMs / 6, idleTimeoutMs: 5_000 }),
+      store: postgresStore(pool, { schema: name, lockTimeoutMs: Math.floor(times.leaseMs / 6), idleTimeoutMs: 5_000 }),
       write: (tx, { id, key, n }) =>
         tx.query(`insert into ${name}.ledger (id, key, n, worker) values ($1, $2, $3, $4)`, [id, key, n, process.pid]),
     };

@@ -132,9 +132,9 @@ describe('what a relay makes of the answers of a destination', () => {
       { as: 'parked', reason: 'Tried 6 times; who tried it died, or lost the database' },
       undefined,
     ]);
-    expect(errors.map((error) => (error as Error).message)).toEqual([
-      'Message bad was given up: Tried 5 times; who tried it died, or lost the database',
-      'Message worse was given up: Tried 6 times; who tried it died, or lost the database',
+    expect(errors).toMatchObject([
+      { code: 'parked', message: 'Message bad was given up: Tried 5 times; who tried it died, or lost the database' },
+      { code: 'parked', message: 'Message worse was given up: Tried 6 times; who tried it died, or lost the database' },
     ]);
   });
 });

@@ -67,6 +67,7 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   [/pump/, /⟦suspects\.size >= maxSuspects → (false|suspects\.size > maxSuspects)/, 'Same but for memory: how many are remembered.'],
   [/publishing/, /⟦\(\) => this\.#underWay\.delete/, 'Same but for memory of one handler: what has ended is not waited for.'],
   [/aside/, /⟦'An earlier attempt of this message still holds/, 'Words for people.'],
+  [/aside/, /fingerprint: ⟦'' → /, 'Same while all versions say the same: nobody else claims the journal of a message.'],
   [/aside/, /counted: ⟦true → false/, 'Nobody reads how often the journal of a message was claimed.'],
   [/run\.ts/, /⟦task\.after !== undefined → true⟧\) await/, 'Same: no entry begins with what is not there, so nothing is waited for.'],
   [/saga/, /#steps: Begun\[\] = ⟦/, 'Same: text has neither a way back nor an error.'],
