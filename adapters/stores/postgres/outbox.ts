@@ -75,6 +75,8 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   const sql = sqlOf(names, leaseMs, notify);
   /** Shards from which this process has sent, and has lived. */
   const proven = new Set<string>();
+  /** Shards of which messages are being counted, which gives up their locks for a moment: two takes of one process would count one death twice. */
+  const counting = new Set<string>();
   /** Messages that have failures are being sent. */
   let suspect = false;
   /** Where the next take begins to look, so that all shards have their turn. */
@@ -103,9 +105,15 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
    */
   async function countFailed(client: Client, destination: Name, shard: number, rows: readonly Row[]): Promise<boolean> {
     const positions = rows.map(({ position }) => position);
-    await client.query(sql.countFailed, [destination, shard, positions, 1]);
-    await client.query('commit');
-    await client.query(sql.beginOn(destination, shard));
+    const place = placeOf(destination, shard);
+    counting.add(place);
+    try {
+      await client.query(sql.countFailed, [destination, shard, positions, 1]);
+      await client.query('commit');
+      await client.query(sql.beginOn(destination, shard));
+    } finally {
+      counting.delete(place);
+    }
     const { rows: found } = await client.query(sql.countFailed, [destination, shard, positions, -1]);
     return found.length === rows.length && found.every(({ due }) => due);
   }
@@ -130,10 +138,10 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
     for (let shard = await begin(client, destination, tried); shard !== undefined; shard = await begin(client, destination, tried)) {
       // After the lock, so that what its last owner has deleted is not seen any more.
       const rows = (await client.query(sql.select, [destination, shard, limit, maxTakeBytes])).rows as Row[];
-      const place = `${destination} ${shard}`;
+      const place = placeOf(destination, shard);
       const suspected = rows.length > 0 && rows[0]!.failures > 0;
       // None: all of them are set aside.
-      if (rows.length > 0 && !(suspected && suspect)) {
+      if (rows.length > 0 && !counting.has(place) && !(suspected && suspect)) {
         suspect ||= suspected;
         try {
           if ((!suspected && proven.has(place)) || (await countFailed(client, destination, shard, rows))) {
@@ -257,6 +265,8 @@ insert into ${outboxParked} (${what}, published_at, failures, reason) select ${w
     insert: (count: number) => (count === 1 ? insertOne : insert(count, types)),
   };
 }
+
+const placeOf = (destination: string, shard: number): string => `${destination} ${shard}`;
 
 interface Row {
   readonly position: string;
