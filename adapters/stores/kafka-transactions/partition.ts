@@ -57,6 +57,13 @@ interface Term {
   readonly working: Serial;
 }
 
+/** What was in the log. */
+interface Found {
+  wanted: boolean;
+  /** Another take-over of the partition than this one: it was assigned to somebody. */
+  assigned: boolean;
+}
+
 function newTerm(lost: ReceiverError | undefined): Term {
   return { lost, failures: 0, telling: undefined, pending: [], working: serial() };
 }
@@ -136,14 +143,14 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     }
   }
 
-  /** Reads what is in the log from `position` to a record of this very take-over. Answers whether the record `wanted` was there. */
-  async function catchUp(until: Buffer, wanted: Buffer | undefined): Promise<boolean> {
+  /** Reads what is in the log from `position` to a record of this very take-over. */
+  async function catchUp(until: Buffer, wanted: Buffer | undefined): Promise<Found> {
     const low = await topics.low(of.partition);
     const from =
       position !== undefined && BigInt(position) >= BigInt(low)
         ? position
         : await topics.start(of.partition, clock.wall() - options.retentionMs);
-    let found = false;
+    const found: Found = { wanted: false, assigned: false };
     await options.reader.read(of.partition, from, ({ key, value, timestamp, offset }) => {
       const where = `offset ${offset} of ${options.limits.dedupLog}/${of.partition}`;
       if (key?.toString() !== `${options.groupId}/${of.topic}`)
@@ -154,8 +161,10 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       const record = decodeRecord(value, where);
       known.apply(record, Number(timestamp));
       position = String(BigInt(offset) + 1n);
-      if (wanted && record.id.equals(wanted)) found = true;
-      return record.id.equals(until);
+      if (wanted && record.id.equals(wanted)) found.wanted = true;
+      if (record.id.equals(until)) return true;
+      if (record.kind === 'assigned') found.assigned = true;
+      return false;
     });
     return found;
   }
@@ -164,7 +173,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
    * Fence, then read. New producers with the same ids: what an older one had begun is ended by the broker, and nothing else of it can commit. The
    * log is then read up to a record that was written after the fence, so all that did commit is known.
    */
-  async function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<boolean> {
+  async function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<Found> {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
     let next = kind;
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
@@ -202,8 +211,13 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   /** Whether a unit has committed that was left in doubt. */
   async function settled(at: Term, id: Buffer, cause: unknown): Promise<boolean> {
     try {
-      return await takeOver(at, 'mark', id);
+      const found = await takeOver(at, 'mark', id);
+      // Whoever it was is fenced now, and has to have it assigned anew; but what that one has committed is not this one's to go on from.
+      if (found.assigned) lose(at, 'it was assigned to somebody else meanwhile', cause);
+      if (at.lost && !found.wanted) throw at.lost;
+      return found.wanted;
     } catch (error) {
+      if (error === at.lost) throw error;
       const lost = lose(at, `its last transaction is in doubt, and could not be settled: ${describeError(error)}`, cause);
       throw isFenced(error) || isClaimLost(error) ? lost : new ReceiverError('commit-in-doubt', lost.message, { cause });
     }
