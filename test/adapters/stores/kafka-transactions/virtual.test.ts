@@ -46,7 +46,7 @@ const partition = { topic: 'in', partition: 0 };
 /** A unit that does nothing but to commit how far the partition has been read. */
 const commits = (store: ReturnType<ReturnType<typeof stand>['worker']>, offset: string) =>
   store.unit(async (unit) => {
-    await unit.savepoint(async (tx) => tx.commitOffset(offset));
+    await unit.savepoint(async (tx) => (tx as unknown as { commitOffset(next: string): void }).commitOffset(offset));
     return 'committed';
   }, 'in/0');
 
