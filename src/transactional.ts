@@ -183,28 +183,27 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
 /** What happens in one transaction. It has happened only when that has committed, so what is told and remembered of it waits until then. */
 class UnitOfWork {
   readonly #core: Core;
-  readonly #told: (() => void)[] = [];
-  readonly #completed: { readonly job: Job; readonly result: string | undefined }[] = [];
+  /** To be done when it has committed. */
+  readonly #later: (() => void)[] = [];
   readonly #owner: object;
   readonly #ends: End[] = [];
   readonly #recorded = new Set<string>();
 
   constructor(core: Core, owner: object) {
-    const { settings, tell } = core;
+    const { settings, tell, cache } = core;
     this.#owner = owner;
     this.#core = {
       ...core,
       tell: (name, job, details) => {
-        if (settings.on[name]) this.#told.push(() => tell(name, job, details));
+        if (settings.on[name]) this.#later.push(() => tell(name, job, details));
       },
+      // What the unit before this one has done is `completed` too, and that may still be under way.
+      cache: { ...cache, add: (key, entry) => void this.#later.push(() => cache.add(key, entry)) },
     };
   }
 
   committed(): void {
-    const { cache, settings } = this.#core;
-    const at = settings.world.clock.now();
-    for (const { job, result } of this.#completed) cache.add(job.key, { fingerprint: job.fingerprint, result, at });
-    for (const tell of this.#told) tell();
+    for (const run of this.#later) run();
   }
 
   /** `unit` is needed only where one of the jobs is asking, or its source takes part in the commit. `sound` rejects if it must not commit. */
@@ -301,7 +300,7 @@ class UnitOfWork {
     const { result, encoded, durationMs } = handled;
     if (encoded !== undefined) this.#end(job, { as: 'completed', result: encoded });
     core.tell('completed', job, { attempt, durationMs });
-    this.#completed.push({ job, result: encoded });
+    core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: settings.world.clock.now() });
     return { action: 'ack', outcome: 'completed', result };
   }
 

@@ -166,4 +166,20 @@ describe('chained units of one call', () => {
       expect([actions(await verdicts)[0], recorded(), acked]).toEqual(['retry store', 0, [1]]);
     }
   });
+
+  it('what one has found to be done by the one before, which did not commit, is not remembered: its message runs again', async () => {
+    const { receiver, ran, commit, fail } = chained(undefined, { groupSize: 1, cacheSize: 100 });
+    const first = receiver.process(lanes('a1'));
+    await idle();
+    const copy = receiver.process(lanes('a1'));
+    await idle();
+    await fail();
+    await fail();
+    expect(actions([...(await first), ...(await copy)])).toEqual(['retry store', 'retry store']);
+    const again = receiver.process(lanes('a1'));
+    await commit();
+    expect(actions(await again)).toEqual(['ack completed']);
+    expect(ran).toEqual(['a1', 'a1']);
+    expect(actions(await receiver.process(lanes('a1')))).toEqual(['ack duplicate']);
+  });
 });
