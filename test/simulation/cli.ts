@@ -13,6 +13,7 @@ import type { Done, Share } from './thread.ts';
  * npm run simulate                            3,000 seeds for each way and broker
  * npm run simulate -- --seeds 20000           so many for each; one in eleven is a new one each time
  * npm run simulate -- --ci                    100,000 for each
+ * npm run simulate -- --known                 no new ones: a change is judged by what it changes
  * npm run simulate -- --minutes 60            as many as there is time for
  * npm run simulate -- --seed 42 [--way leased|fenced|transactional] [--broker standard|fifo|kafka|kafka-transactions|calls] [--story]
  *
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     seeds: { type: 'string' },
     minutes: { type: 'string' },
     ci: { type: 'boolean' },
+    known: { type: 'boolean' },
     from: { type: 'string' },
     way: { type: 'string' },
     broker: { type: 'string' },
@@ -58,12 +60,12 @@ async function many(): Promise<void> {
   const count = values.minutes === undefined ? Number(values.seeds ?? (values.ci ? 100_000 : 3_000)) : Number.POSITIVE_INFINITY;
   const endsAt = startedAt + Number(values.minutes ?? Number.POSITIVE_INFINITY) * 60_000;
   const fresh = 1_000_000 + Math.floor(Date.now() / 1_000) * 1_000;
-  console.log(`seeds from ${values.from ?? 1}, new ones from ${fresh}`);
+  console.log(`seeds from ${values.from ?? 1}${values.known ? '' : `, new ones from ${fresh}`}`);
   const size = 50;
   function* shares(): Generator<Share> {
     for (let at = 0; at < count; at += size) {
       for (const pair of pairs) yield { ...pair, from: Number(values.from ?? 1) + at, count: Math.min(size, count - at) };
-      if (at % (size * 10) === 0) for (const pair of pairs) yield { ...pair, from: fresh + at / 10, count: size };
+      if (!values.known && at % (size * 10) === 0) for (const pair of pairs) yield { ...pair, from: fresh + at / 10, count: size };
     }
   }
   const open = shares();

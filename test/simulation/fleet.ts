@@ -71,10 +71,11 @@ class Member {
       stopping = true;
       const stopAt = kernel.now;
       watch.tell(name, () => `is told to stop within ${graceMs} ms`);
+      const patienceMs = graceMs + 60_000 + 2 * (this.#fleet.parts.broker.requestTimeoutMs ?? 0);
       // A worker that stands still does not stop either: its time begins when it is awake.
       let late = () => {};
       const inTime = () => {
-        const leftMs = Math.max(stopAt, worker.pausedUntil) + graceMs + 60_000 - kernel.now;
+        const leftMs = Math.max(stopAt, worker.pausedUntil) + patienceMs - kernel.now;
         if (leftMs > 0) late = kernel.after(leftMs, inTime);
         else if (worker.alive) watch.violation('I10', `${name} does not stop`);
       };

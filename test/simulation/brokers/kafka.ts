@@ -52,7 +52,8 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
       const worker = workerOf(memberId);
       if (why === 'left' || !worker.alive || !cluster.group(groupId).knows(memberId)) return;
       watch.count('expelled');
-      const since = kernel.now - scenario.visibilityMs - 1_000;
+      // A heartbeat that got no answer keeps the next one waiting.
+      const since = kernel.now - scenario.visibilityMs - settings.requestTimeoutMs - 1_000;
       if (why === 'session' && !worker.troubles.some((at) => at >= since))
         watch.violation('I4', `${memberId} was silent for its session, and nothing had happened to it`);
       worker.trouble(true);
@@ -157,6 +158,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
         maxWaitTimeInMs: settings.maxWaitMs,
         maxBatch: settings.maxBatch,
       });
+      let overdue = 0;
       const adapter = kafka(counting(worker, receiver), {
         consumer,
         deadLetter: { producer: producerOf(worker, link), topic: 'dead' },
@@ -169,7 +171,10 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
         ...(transacting.has(worker) && { transactions: transacting.get(worker)! }),
         onError(error, during) {
           watch.tell(worker.name, () => `${during}: ${String(error)}`);
-          if (during === 'membership' && error instanceof ReceiverError) watch.count('overdue');
+          if (during !== 'membership' || !(error instanceof ReceiverError)) return;
+          watch.count('overdue');
+          // Told again, there was nothing to make kafkajs join by, and the process has to be started anew, as the README says.
+          if (++overdue > 1) kernel.after(0, () => worker.crash());
         },
       });
       return {
