@@ -144,13 +144,12 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   }
 
   /** Reads what is in the log from `position` to a record of this very take-over. */
-  async function catchUp(until: Buffer, wanted: Buffer | undefined): Promise<Found> {
+  async function catchUp(until: Buffer, wanted: Buffer | undefined, found: Found): Promise<void> {
     const low = await topics.low(of.partition);
     const from =
       position !== undefined && BigInt(position) >= BigInt(low)
         ? position
         : await topics.start(of.partition, clock.wall() - options.retentionMs);
-    const found: Found = { wanted: false, assigned: false };
     await options.reader.read(of.partition, from, ({ key, value, timestamp, offset }) => {
       const where = `offset ${offset} of ${options.limits.dedupLog}/${of.partition}`;
       if (key?.toString() !== `${options.groupId}/${of.topic}`)
@@ -166,7 +165,6 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       if (record.kind === 'assigned') found.assigned = true;
       return false;
     });
-    return found;
   }
 
   /**
@@ -176,6 +174,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   async function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<Found> {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
     let next = kind;
+    // What was read before a try broke off is not read again.
+    const found: Found = { wanted: false, assigned: false };
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
       try {
         await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
@@ -183,7 +183,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         await write(mark);
         // Nobody has died if the rest has to be tried again.
         next = 'mark';
-        return await catchUp(mark.id, wanted);
+        await catchUp(mark.id, wanted, found);
+        return found;
       } catch (error) {
         // Given back meanwhile.
         if (at.lost) throw at.lost;

@@ -217,8 +217,8 @@ export const coreBugs: readonly Bug[] = [
     patches: [
       {
         file: 'src/transactional.ts',
-        from: 'this.#completed.push(',
-        to: 'core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: settings.world.clock.now() });\n    $&',
+        from: 'cache: { ...cache, add: (key, entry) => void this.#later.push(() => cache.add(key, entry)) },',
+        to: '',
       },
     ],
   },

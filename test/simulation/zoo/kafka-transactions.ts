@@ -63,7 +63,9 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     name: 'reads the dedup log only as far as it goes when the reading begins, and writes no mark of its own',
     wild: 'state that is restored up to an end offset that a fenced owner can still pass (K 1.6)',
     look,
-    patches: [{ file: `${folder}/partition.ts`, from: 'return record.id.equals(until);', to: "return record.kind !== 'unit';" }],
+    patches: [
+      { file: `${folder}/partition.ts`, from: 'if (record.id.equals(until)) return true;', to: "if (record.kind !== 'unit') return true;" },
+    ],
   },
   {
     name: 'takes a partition over without a fence',
