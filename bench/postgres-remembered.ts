@@ -3,21 +3,21 @@
  * partitions. Takes minutes, most of them to fill the tables. IDS=… for another number; BENCH_POSTGRES_URL=… for a server whose tables stay, and are
  * not filled again.
  */
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { totalmem } from 'node:os';
 import { migrate, type PgPool, postgresStore, type SchemaOptions } from 'idempotent-receiver/postgres';
 import pg from 'pg';
 import { ownService } from '../test/support/services/index.ts';
 import { type Bench, type Contender, comparing, sideBySide } from './bench.ts';
+import { asks, batchSize, claims, retainMs } from './postgres.ts';
 
 /** A quarter of the machine's memory, as PostgreSQL's manual advises, so that the indexes fit in; the default is 128 MB. */
 const settings = [`shared_buffers=${Math.round(totalmem() / 4 / 2 ** 20)}MB`, 'max_wal_size=8GB'];
 
 const many = Number(process.env['IDS'] ?? 10_000_000);
 const expired = many / 10;
-const days = 14;
-const retainMs = days * 86_400_000;
-const batchSize = 500;
+/** As long as records are remembered. */
+const days = retainMs / 86_400_000;
 const warmUpMs = 8_000;
 
 const key = "substr(sha256(convert_to($1 || g, 'UTF8')), 1, 24)";
@@ -67,15 +67,6 @@ async function fill(to: Place, ids: number, partitioned: boolean): Promise<void>
   await pool.query(`vacuum analyze ${schema}.records`);
 }
 
-const asks = (size: number) =>
-  Array.from({ length: size }, () => ({
-    key: randomBytes(24).toString('base64url'),
-    fingerprint: randomBytes(16).toString('base64url'),
-    token: randomUUID(),
-    leaseMs: 30_000,
-    retainMs,
-  }));
-
 /** Groups that write an effect for each message by one statement, behind the store's records. */
 function groups(name: string, { pool, schema, store }: Place): Contender {
   const table = `${schema}.effects`;
@@ -90,20 +81,6 @@ function groups(name: string, { pool, schema, store }: Place): Contender {
         if (answers.some(({ state }) => state !== 'claimed')) throw new Error('Expected every message to be new');
         await unit.savepoint((tx) => tx.query(`insert into ${table} (id) select unnest($1::text[])`, [asked.map(({ token }) => token)]));
       });
-      return batchSize;
-    },
-    close: () => {},
-  };
-}
-
-function claims(name: string, { store }: Place): Contender {
-  return {
-    name,
-    async run() {
-      const asked = asks(batchSize);
-      const answers = await store.claim(asked);
-      if (answers.some(({ state }) => state !== 'claimed')) throw new Error('Expected every claim to be given');
-      await store.settle(asked.map(({ key, token }) => ({ key, token, retainMs, as: 'completed' as const })));
       return batchSize;
     },
     close: () => {},
@@ -169,9 +146,9 @@ export const bench: Bench = async ({ seconds }) => {
       groups(names.empty, empty),
       groups(names.full, full),
       groups(names.parts, fullParts),
-      claims(names.emptyClaims, empty),
-      claims(names.fullClaims, full),
-      claims(names.partsClaims, fullParts),
+      claims(names.emptyClaims, empty.store),
+      claims(names.fullClaims, full.store),
+      claims(names.partsClaims, fullParts.store),
     ];
     await full.pool.query('checkpoint');
     // The first write to a page after a checkpoint costs a whole page of log, which random keys of so many pages pay for a while.

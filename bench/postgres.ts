@@ -4,15 +4,15 @@
  * answer to the one before.
  */
 import { randomUUID } from 'node:crypto';
-import { attribute, createReceiver, type Delivery } from 'idempotent-receiver';
+import { attribute, createReceiver, type DedupStore, type Delivery } from 'idempotent-receiver';
 import { migrate, type PgPool, postgresStore } from 'idempotent-receiver/postgres';
 import pg from 'pg';
 import { ownService } from '../test/support/services/index.ts';
 import { type Bench, type CaseResult, type Contender, comparing, sideBySide } from './bench.ts';
 
-const batchSize = 500;
+export const batchSize = 500;
 const accounts = 1_000;
-const retainMs = 14 * 86_400_000;
+export const retainMs = 14 * 86_400_000;
 const leaseMs = 30_000;
 
 interface Order {
@@ -126,7 +126,8 @@ async function onClient(name: string, { pool }: Place, size: number, way: Way): 
 }
 
 const random = (bytes: number) => Buffer.from(randomUUID().replaceAll('-', '').repeat(2), 'hex').subarray(0, bytes).toString('base64url');
-const asks = (size: number) =>
+/** Of messages that nobody has seen. */
+export const asks = (size: number) =>
   Array.from({ length: size }, () => ({ key: random(24), fingerprint: random(16), token: randomUUID(), leaseMs, retainMs }));
 
 function batchedUnits(name: string, { pool, store }: Place): Contender {
@@ -145,7 +146,7 @@ function batchedUnits(name: string, { pool, store }: Place): Contender {
 }
 
 /** Claims and completes batches: the store alone. */
-function claims(name: string, { pool, store }: Place): Contender {
+export function claims(name: string, store: DedupStore, close = () => {}): Contender {
   return {
     name,
     async run() {
@@ -155,7 +156,7 @@ function claims(name: string, { pool, store }: Place): Contender {
       await store.settle(asked.map(({ key, token }) => ({ key, token, retainMs, as: 'completed' as const })));
       return batchSize;
     },
-    close: () => void pool.end(),
+    close,
   };
 }
 
@@ -210,12 +211,13 @@ export const bench: Bench = async ({ seconds }) => {
       ],
       { seconds },
     );
+    const claiming = await of('claims');
     const batched = await sideBySide(
       [
         await onClient(names.batchedPlain, await of('batched_plain'), batchSize, batchedPlain),
         await onClient(names.batchedHand, await of('batched_hand'), batchSize, batchedByHand),
         batchedUnits(names.batched, await of('batched')),
-        claims(names.claims, await of('claims')),
+        claims(names.claims, claiming.store, () => void claiming.pool.end()),
       ],
       { seconds },
     );

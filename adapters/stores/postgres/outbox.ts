@@ -105,7 +105,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
    */
   async function countFailed(client: Client, destination: Name, shard: number, rows: readonly Row[]): Promise<boolean> {
     const positions = rows.map(({ position }) => position);
-    const place = placeOf(destination, shard);
+    const place = shardName(destination, shard);
     counting.add(place);
     try {
       await client.query(sql.countFailed, [destination, shard, positions, 1]);
@@ -138,7 +138,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
     for (let shard = await begin(client, destination, tried); shard !== undefined; shard = await begin(client, destination, tried)) {
       // After the lock, so that what its last owner has deleted is not seen any more.
       const rows = (await client.query(sql.select, [destination, shard, limit, maxTakeBytes])).rows as Row[];
-      const place = placeOf(destination, shard);
+      const place = shardName(destination, shard);
       const suspected = rows.length > 0 && rows[0]!.failures > 0;
       // None: all of them are set aside.
       if (rows.length > 0 && !counting.has(place) && !(suspected && suspect)) {
@@ -266,7 +266,7 @@ insert into ${outboxParked} (${what}, published_at, failures, reason) select ${w
   };
 }
 
-const placeOf = (destination: string, shard: number): string => `${destination} ${shard}`;
+const shardName = (destination: string, shard: number): string => `${destination} ${shard}`;
 
 interface Row {
   readonly position: string;
