@@ -62,10 +62,13 @@ describe.each(Object.entries(stores))('on %s, a worker that is killed wherever i
     expectSame(await rig.killedEverywhere('values', 'ignored'));
   });
 
-  it.runIf(name === 'postgres')('a row is there twice if it dies between the row and the record; with `insertOnce`, once', async () => {
-    expect((await rig.killedEverywhere('row', 'ignored')).get('after insert')).toEqual(['row', 'row']);
-    expectAlways(await rig.killedEverywhere('row once', 'ignored'), ['row']);
-  });
+  // Redis has no rows of the handler's own.
+  if (name === 'postgres') {
+    it('a row is there twice if it dies between the row and the record; with `insertOnce`, once', async () => {
+      expect((await rig.killedEverywhere('row', 'ignored')).get('after insert')).toEqual(['row', 'row']);
+      expectAlways(await rig.killedEverywhere('row once', 'ignored'), ['row']);
+    });
+  }
 
   it.each([
     ['step', 'honoured', 'after charge', 1],
