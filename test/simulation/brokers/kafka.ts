@@ -68,7 +68,9 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
       passed(name, before, offset);
     },
   };
-  cluster.watch = (id) => (id === groupId ? watcher : {});
+  // Named first: see `Checks.connect`.
+  const watchOf = (id: string) => (id === groupId ? watcher : {});
+  cluster.watch = watchOf;
 
   const workerOf = (memberId: string): Worker => workers.get(memberId.slice(0, memberId.lastIndexOf('-')))!;
 
