@@ -2,12 +2,13 @@ import { execFileSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { addCounts, missing, noCounts } from './coverage.ts';
+import { addCounts, missing } from './coverage.ts';
 import { minimise } from './minimise.ts';
 import { cells } from './scenario.ts';
 import { simulate } from './simulate.ts';
 import { storyOf } from './story.ts';
 import type { Done, Share } from './thread.ts';
+import { noCounts } from './watch.ts';
 
 /**
  * npm run simulate                            3,000 seeds for each way and broker

@@ -3,10 +3,6 @@ import { type Interesting, interesting } from './watch.ts';
 
 export type Counts = Readonly<Record<Interesting, number>>;
 
-export function noCounts(): Record<Interesting, number> {
-  return Object.fromEntries(interesting.map((name) => [name, 0])) as Record<Interesting, number>;
-}
-
 export function addCounts(to: Record<Interesting, number>, more: Counts): void {
   for (const name of interesting) to[name] += more[name];
 }

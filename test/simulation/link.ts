@@ -49,8 +49,8 @@ export interface LinkOptions {
   /** The longest pause of a worker, and the longest delay of a slow message. */
   readonly pauseMs: number;
   readonly slowMs: number;
-  /** A driver that gives up by itself: after so long a request without a reply is an error. Default: it waits for ever. */
-  readonly hangMs?: number | undefined;
+  /** A driver that gives up by itself: after so long a request without a reply is an error. Undefined: it waits for ever. */
+  readonly hangMs: number | undefined;
   readonly onFault: (fault: Fault, op: string) => void;
 }
 
@@ -134,7 +134,7 @@ export class Link implements Calls {
           return answer(() => reject(error));
         }
         const came = (value: T) => {
-          if (again) return void kernel.after(this.#ms() + size * 500, () => arrive(false));
+          if (again) return void kernel.plan(kernel.now + this.#ms() + size * 500, () => arrive(false));
           answer(() => resolve(value));
         };
         if (ran instanceof Promise) ran.then(came, (error: unknown) => answer(() => reject(error)));
@@ -143,7 +143,7 @@ export class Link implements Calls {
       const leavesAt = worker.leavesAt;
       if (kind === 'lost-request') fail(this.#ms() * 2, new NetworkError(`${op}: request lost`));
       else if (kind === 'hang-request') hang();
-      else kernel.at(leavesAt + this.#ms() + (kind === 'slow-request' ? size * slowMs : 0), () => arrive(kind === 'resent'));
+      else kernel.plan(leavesAt + this.#ms() + (kind === 'slow-request' ? size * slowMs : 0), () => arrive(kind === 'resent'));
       if (kind === 'crash-after') worker.crash();
       if (kind === 'pause-after') worker.pause(1 + size * pauseMs);
     });

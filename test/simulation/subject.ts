@@ -13,10 +13,10 @@ import {
 import type { DedupStore } from '../../src/store.ts';
 import type { Kernel } from '../../src/testing/virtual/kernel.ts';
 import type { Consumer, SimBroker } from './broker.ts';
-import type { Chance } from './chance.ts';
+import type { Chance, Fault, Odds } from './chance.ts';
 import { handlerOf } from './handler.ts';
 import type { Ledger } from './ledger.ts';
-import { Link, Server } from './link.ts';
+import { type CallFault, Link, Server } from './link.ts';
 import type { Scenario } from './scenario.ts';
 import type { SimStore } from './stores.ts';
 import type { Watch } from './watch.ts';
@@ -46,29 +46,24 @@ export interface Parts {
 /** What is under test in one worker: the real receiver, or a real `once` function, on simulated connections. */
 export function consumerIn(parts: Parts, worker: Worker): Consumer {
   const { kernel, chance, scenario, store, broker, watch } = parts;
-  const common = {
-    kernel,
-    chance,
-    worker,
-    pauseMs: scenario.visibilityMs * 2,
-    slowMs: scenario.leaseMs * 1.5,
-    onFault: (fault: Parameters<Watch['fault']>[1], op: string) => watch.fault(worker.name, fault, op),
-  };
-  const hangMs = scenario.way === 'transactional' ? { hangMs: 3_000 } : {};
-  const verbs = new Link({ ...common, ...hangMs, server: store.server, odds: scenario.odds.store });
-  const statements = new Link({
-    ...common,
-    ...hangMs,
-    server: store.server,
-    odds: scenario.odds.store.filter(([kind]) => kind !== 'resent'),
-  });
-  const resource = new Link({ ...common, server: new Server('resource'), odds: scenario.odds.resource, hangMs: 3_000 });
+  const onFault = (fault: Fault, op: string) => watch.fault(worker.name, fault, op);
+  const [pauseMs, slowMs] = [scenario.visibilityMs * 2, scenario.leaseMs * 1.5];
+  const linkTo = (server: Server, odds: Odds<CallFault>, hangMs: number | undefined) =>
+    new Link({ kernel, chance, worker, server, odds, pauseMs, slowMs, hangMs, onFault });
+  const hangMs = scenario.way === 'transactional' ? 3_000 : undefined;
+  const verbs = linkTo(store.server, scenario.odds.store, hangMs);
+  const statements = linkTo(
+    store.server,
+    scenario.odds.store.filter(([kind]) => kind !== 'resent'),
+    hangMs,
+  );
+  const resource = linkTo(new Server('resource'), scenario.odds.resource, 3_000);
   const handler = handlerOf(scenario, { ...parts, worker, link: resource, kindOf: (messageId) => broker.find(messageId).sent.kind });
   const client = broker.dress?.(worker, store.client(worker, verbs, statements)) ?? store.client(worker, verbs, statements);
   if (!broker.callee) {
     return broker.consumer(
       worker,
-      new Link({ ...common, server: broker.server, odds: scenario.odds.broker, hangMs: broker.requestTimeoutMs }),
+      linkTo(broker.server, scenario.odds.broker, broker.requestTimeoutMs),
       receiverIn(parts, worker, client, handler),
     );
   }

@@ -1,7 +1,8 @@
 import { parentPort } from 'node:worker_threads';
-import { addCounts, noCounts } from './coverage.ts';
+import { addCounts } from './coverage.ts';
 import type { BrokerKind, Way } from './scenario.ts';
 import { simulate } from './simulate.ts';
+import { noCounts } from './watch.ts';
 
 /** A share of seeds for one thread. */
 export interface Share {

@@ -54,6 +54,12 @@ export const interesting = [
 ] as const;
 export type Interesting = (typeof interesting)[number];
 
+const none = Object.fromEntries(interesting.map((name) => [name, 0])) as Record<Interesting, number>;
+
+export function noCounts(): Record<Interesting, number> {
+  return { ...none };
+}
+
 /** One line of the story of a run. */
 export interface Line {
   readonly at: number;
@@ -65,7 +71,7 @@ export interface Line {
 /** Sees everything in a run: counts what is interesting, keeps violations, and tells the story where somebody wants to hear it. */
 export class Watch {
   readonly violations: Violation[] = [];
-  readonly counts: Record<Interesting, number> = Object.fromEntries(interesting.map((name) => [name, 0])) as Record<Interesting, number>;
+  readonly counts: Record<Interesting, number> = noCounts();
   readonly story: Line[] = [];
   readonly #kernel: Kernel;
   readonly #telling: boolean;

@@ -1,5 +1,5 @@
 import type { Clock, Random, World } from '../../src/clock.ts';
-import type { Kernel } from '../../src/testing/virtual/kernel.ts';
+import type { Kernel, Planned } from '../../src/testing/virtual/kernel.ts';
 import type { Stream } from './chance.ts';
 
 /** The wall clock at the beginning of each run. */
@@ -44,19 +44,12 @@ export class Worker implements World {
       wall: () => epoch + kernel.now + skewMs,
       after: (delayMs, task) => {
         this.timers++;
-        let waiting = true;
-        const done = () => {
-          if (waiting) this.timers--;
-          waiting = false;
-        };
-        const cancel = this.deliver(kernel.now + Math.max(0, delayMs) / rate, () => {
-          if (!waiting) return;
-          done();
+        const arrival = this.deliver(kernel.now + Math.max(0, delayMs) / rate, () => {
+          this.timers--;
           task();
         });
         return () => {
-          done();
-          cancel();
+          if (arrival.cancel()) this.timers--;
         };
       },
     };
@@ -73,19 +66,8 @@ export class Worker implements World {
   }
 
   /** Puts something into the inbox, to arrive at a time. */
-  deliver(at: number, task: () => void): () => void {
-    let cancelled = false;
-    const arrive = () => {
-      if (cancelled || !this.alive) return;
-      // What has waited arrives when the pause ends, in the order in which it came.
-      if (this.pausedUntil > this.kernel.now) return void this.kernel.at(this.pausedUntil, arrive);
-      task();
-    };
-    const cancel = this.kernel.at(at, arrive);
-    return () => {
-      cancelled = true;
-      cancel();
-    };
+  deliver(at: number, task: () => void): Arrival {
+    return new Arrival(this, at, task);
   }
 
   /** The user's own waiting, in a handler. */
@@ -119,5 +101,38 @@ export class Worker implements World {
     if (!this.alive) return;
     this.end = 'exited';
     this.endedAt = this.kernel.now;
+  }
+}
+
+/** Something in the inbox of a worker. */
+class Arrival {
+  readonly #worker: Worker;
+  readonly #task: () => void;
+  readonly #arrive = () => this.#come();
+  #planned: Planned | undefined;
+
+  constructor(worker: Worker, at: number, task: () => void) {
+    this.#worker = worker;
+    this.#task = task;
+    this.#planned = worker.kernel.plan(at, this.#arrive);
+  }
+
+  /** Whether it was still to come. */
+  cancel(): boolean {
+    const planned = this.#planned;
+    planned?.cancel();
+    this.#planned = undefined;
+    return planned !== undefined;
+  }
+
+  #come(): void {
+    const { alive, kernel, pausedUntil } = this.#worker;
+    if (!alive) return;
+    // What has waited arrives when the pause ends, in the order in which it came.
+    if (pausedUntil > kernel.now) this.#planned = kernel.plan(pausedUntil, this.#arrive);
+    else {
+      this.#planned = undefined;
+      this.#task();
+    }
   }
 }

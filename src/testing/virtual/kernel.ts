@@ -6,16 +6,20 @@ export class Kernel {
   now = 0;
   /** Events run so far. */
   steps = 0;
-  readonly #heap: Event[] = [];
+  readonly #heap: Planned[] = [];
   #made = 0;
 
-  /** Runs `task` at a time, after everything that was planned for the same time before. The answer cancels it. */
-  at(time: number, task: () => void): () => void {
-    const event: Event = { at: Math.max(time, this.now), order: this.#made++, task };
+  /** Runs `task` at a time, after everything that was planned for the same time before. */
+  plan(time: number, task: () => void): Planned {
+    const event = new Planned(Math.max(time, this.now), this.#made++, task);
     this.#push(event);
-    return () => {
-      event.task = undefined;
-    };
+    return event;
+  }
+
+  /** The same. The answer cancels it. */
+  at(time: number, task: () => void): () => void {
+    const event = this.plan(time, task);
+    return () => event.cancel();
   }
 
   after(delayMs: number, task: () => void): () => void {
@@ -50,7 +54,7 @@ export class Kernel {
     });
   }
 
-  #push(event: Event): void {
+  #push(event: Planned): void {
     const heap = this.#heap;
     let at = heap.length;
     heap.push(event);
@@ -63,7 +67,7 @@ export class Kernel {
     heap[at] = event;
   }
 
-  #pop(): Event | undefined {
+  #pop(): Planned | undefined {
     const heap = this.#heap;
     const first = heap[0];
     const last = heap.pop();
@@ -82,13 +86,24 @@ export class Kernel {
   }
 }
 
-interface Event {
+/** Something that happens at its time, unless it is cancelled. */
+export class Planned {
   readonly at: number;
   readonly order: number;
   task: (() => void) | undefined;
+
+  constructor(at: number, order: number, task: () => void) {
+    this.at = at;
+    this.order = order;
+    this.task = task;
+  }
+
+  cancel(): void {
+    this.task = undefined;
+  }
 }
 
-function isBefore(a: Event, b: Event): boolean {
+function isBefore(a: Planned, b: Planned): boolean {
   return a.at < b.at || (a.at === b.at && a.order < b.order);
 }
 

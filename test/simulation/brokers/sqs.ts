@@ -198,7 +198,7 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
 
   /** A client that goes away: the service sees that soon, or hands out messages to nobody. */
   function connectionOf(worker: Worker, noticing: Stream, signal: AbortSignal | undefined) {
-    const server = new AbortController();
+    const server = new Noticed();
     const gone = () => {
       if (noticing.happens(0.7)) kernel.after(noticing.next() * 20, () => server.abort(new Error('The client has gone')));
     };
@@ -206,7 +206,7 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
     signal?.addEventListener('abort', gone, { once: true });
     if (signal?.aborted) gone();
     return {
-      signal: server.signal,
+      signal: server as unknown as AbortSignal,
       end() {
         worker.onCrash.delete(gone);
         signal?.removeEventListener('abort', gone);
@@ -230,6 +230,22 @@ export function sqsBroker(kernel: Kernel, chance: Chance, scenario: Scenario, wa
 }
 
 const keepNothing = () => 0;
+
+/** As much of an AbortSignal as the model of the queue looks at. Each receive has one, and a real one costs as much as the receive itself. */
+class Noticed {
+  reason: unknown;
+  readonly #listeners: (() => void)[] = [];
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.push(listener);
+  }
+
+  abort(reason: unknown): void {
+    if (this.reason) return;
+    this.reason = reason;
+    for (const tell of this.#listeners) tell();
+  }
+}
 
 const idOf = ({ ReceiptHandle }: { readonly ReceiptHandle: string }): string => ReceiptHandle.slice(0, ReceiptHandle.indexOf('/'));
 
