@@ -21,6 +21,7 @@ export interface BrokerSide {
 export interface Channel {
   /** Queue URL or topic. */
   readonly queue: string;
+  /** In any order: no two different ones of one key. */
   send(orders: readonly Order[]): Promise<void>;
   /** Messages that are not acked yet. */
   left(): Promise<number>;
@@ -55,17 +56,17 @@ async function sqs(isOrdered: boolean): Promise<BrokerSide> {
       return {
         queue: own.replace(`:${port}/`, `:${proxy.port}/`),
         async send(orders) {
-          for (let at = 0; at < orders.length; at += 10) {
-            const Entries = orders.slice(at, at + 10).map((order, i) => ({
-              Id: String(i),
-              MessageBody: JSON.stringify(order),
-              MessageAttributes: { 'message-id': { DataType: 'String', StringValue: order.id } },
-              // What the producer sends twice does come twice.
-              ...(isOrdered && { MessageGroupId: order.key, MessageDeduplicationId: String(sent++) }),
-            }));
-            const { Failed = [] } = await client.sendMessageBatch({ QueueUrl: own, Entries });
-            if (Failed.length > 0) throw new Error(`Not sent: ${JSON.stringify(Failed[0])}`);
-          }
+          const entries = orders.map((order, i) => ({
+            Id: String(i % 10),
+            MessageBody: JSON.stringify(order),
+            MessageAttributes: { 'message-id': { DataType: 'String', StringValue: order.id } },
+            // What the producer sends twice does come twice.
+            ...(isOrdered && { MessageGroupId: order.key, MessageDeduplicationId: String(sent++) }),
+          }));
+          const batches = Array.from({ length: Math.ceil(entries.length / 10) }, (_, n) => entries.slice(10 * n, 10 * n + 10));
+          const answers = await Promise.all(batches.map((Entries) => client.sendMessageBatch({ QueueUrl: own, Entries })));
+          const failed = answers.flatMap(({ Failed = [] }) => Failed);
+          if (failed.length > 0) throw new Error(`Not sent: ${JSON.stringify(failed[0])}`);
         },
         async left() {
           const names = ['Messages', 'MessagesNotVisible', 'MessagesDelayed'].map((each) => `ApproximateNumberOf${each}`);

@@ -53,7 +53,7 @@ for (const [broker, ofBroker] of Map.groupBy(cells, (cell) => cell.broker)) {
   for (const [store, ofStore] of Map.groupBy(ofBroker, (cell) => cell.store)) {
     const storeSide = await startStore(store);
     for (const cell of ofStore) {
-      const one = await run(cell, storeSide, brokerSide, { aim, times, seed });
+      const one = await run(cell, storeSide, brokerSide, { aim, times, seed, onProgress: (line) => console.error(`    ${line}`) });
       found.push(one);
       if (values.keep) {
         keep(resultOf(one, where()));

@@ -57,23 +57,34 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
     return found;
   }
 
-  /** Blows at the workers of a Kafka group come several at once, because the group stands still after each until sessions are over. */
+  /** What there was enough of goes on, but rarely: what is still wanting needs servers and workers that work. */
+  const rarely = (isEnough: boolean) => (isEnough ? 10 : 1);
+
+  /** What is still wanting of them; of either a little, for ever. */
+  const kills = () => Math.max(aim.kills / 50, aim.kills - counts.kills);
+  const stops = () => Math.max(aim.stops / 50, aim.stops - counts.stops);
+
+  /**
+   * Two or three a second, which is what two cores can replace and still have work done. At the workers of a Kafka group many at once, because the group
+   * stands still after each until sessions are over.
+   */
   const volley =
     brokerName === 'kafka'
-      ? { blows: 9, everyMs: 1_000 + times.sessionMs }
-      : { blows: 1, everyMs: 1_000 / ((aim.kills + aim.stops) / aim.seconds) };
+      ? { blows: 12, everyMs: 1_500 + times.sessionMs }
+      : { blows: 1, everyMs: (2_000 * aim.seconds) / (aim.kills + aim.stops) };
 
   async function beat(stalls: Set<Promise<void>>): Promise<void> {
     while (!over) {
       const startedAt = performance.now();
+      const everyMs = volley.everyMs * rarely(counts.kills >= aim.kills && counts.stops >= aim.stops);
       for (let i = 0; i < volley.blows && !over; i++) {
         const worker = await victim();
         if (worker?.state !== 'working') continue;
-        const isKill = random.number() * (aim.kills + aim.stops) < aim.kills;
+        const isKill = random.number() * (kills() + stops()) < kills();
         if (isKill) {
           fleet.kill(worker);
           counts.kills++;
-        } else if (fleet.working.length > 2) {
+        } else if (fleet.working.length > 4) {
           const stall = fleet.stop(worker, between(times.stopMs.atLeast, times.stopMs.atMost));
           stalls.add(stall);
           void stall.then(() => {
@@ -82,16 +93,18 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
           });
         }
       }
-      await pause(Math.max(5, volley.everyMs * between(0.6, 1.2) - (performance.now() - startedAt)));
+      await pause(Math.max(5, everyMs * between(0.6, 1.2) - (performance.now() - startedAt)));
     }
   }
 
   /** One fault after another, each of them in its turn, with rests between. */
-  async function harm(of: Outage['of'], faults: Faults, everyMs: number): Promise<void> {
+  async function harm(of: Outage['of'], faults: Faults, aimed: number): Promise<void> {
     const names = Object.keys(faults);
     if (names.length === 0) return;
+    const everyMs = (800 * aim.seconds) / Math.max(1, aimed);
+    const rest = () => everyMs * between(0.3, 0.9) * rarely(counts[`${of}Faults`] >= aimed);
     for (let turn = upTo(names.length); !over; turn++) {
-      await pause(everyMs * between(0.3, 0.9));
+      for (const until = performance.now() + rest(); !over && performance.now() < until; ) await pause(50);
       if (over) return;
       const name = names[turn % names.length]!;
       const at = Date.now();
@@ -112,13 +125,8 @@ export function hand({ fleet, store, broker, brokerName, aim, times, random }: H
     atWork: (worker) => aiming?.(worker),
     async strike(isEnough) {
       const startedAt = performance.now();
-      const every = (faults: number) => (1_000 * aim.seconds) / Math.max(1, faults);
       const stalls = new Set<Promise<void>>();
-      const busy = [
-        beat(stalls),
-        harm('store', store, every(aim.storeFaults) * 0.8),
-        harm('broker', broker, every(aim.brokerFaults) * 0.8),
-      ];
+      const busy = [beat(stalls), harm('store', store, aim.storeFaults), harm('broker', broker, aim.brokerFaults)];
       const seconds = () => (performance.now() - startedAt) / 1_000;
       const isDone = () =>
         seconds() >= aim.seconds &&

@@ -64,7 +64,12 @@ describe('the judge', () => {
           ],
         ],
       ]);
-      expect(verdictOn('leased', again, { events, blows: new Map([[b, [stop(1_001, 1_690)]]]) }).explained).toEqual({ 'woken late': 1 });
+      const blows = new Map([[b, [stop(1_001, 1_690)]]]);
+      expect(verdictOn('leased', again, { events, blows }).explained).toEqual({ 'woken late': 1 });
+      const unrecorded = new Map([['m2', [{ is: 'claimed' as const, worker: b, at: 1_000 }]]]);
+      expect(verdictOn('leased', again, { events: unrecorded, blows }).explained).toEqual({ 'woken late': 1 });
+      const later = new Map([['m2', [{ is: 'claimed' as const, worker: b, at: 1_015 }]]]);
+      expect(verdictOn('leased', again, { events: later, blows: new Map([[b, [stop(1_016, 1_690)]]]) }).wrong).toHaveLength(1);
     });
   });
 

@@ -78,20 +78,21 @@ function reasonFor(before: Entry, again: Entry, { events, blows, outages, leaseM
   const recorded = told.find(({ is, at }) => is === 'recorded' && at <= again.at!);
   const during = (worker: number, from: number, until: number) =>
     (blows.get(worker) ?? []).find((blow) => blow.at <= until && blow.until >= from);
-  if (recorded) {
-    // It was claimed before the other had recorded it, and its worker stood still meanwhile.
+  // Its worker had claimed it before the other did, or had recorded it, and stood still meanwhile.
+  const isWokenLate = (since: number): boolean => {
     const claimed = told.findLast(({ is, worker, at }) => is === 'claimed' && worker === again.worker && at <= again.at!);
-    if (!claimed || claimed.at > recorded.at) return undefined;
-    const blow = during(again.worker, claimed.at, again.at!);
-    return blow && blow.kind !== 'kill' ? 'woken late' : undefined;
-  }
+    const blow = claimed && claimed.at <= since ? during(again.worker, claimed.at, again.at!) : undefined;
+    return blow !== undefined && blow.kind !== 'kill';
+  };
+  if (recorded) return isWokenLate(recorded.at) ? 'woken late' : undefined;
   // An effect counts as done when the ledger has read it. By then the blow may have fallen already.
   const [from, until] = [before.at! - slackMs, Math.min(again.at!, before.at! + leaseMs + slackMs)];
   const blow = during(before.worker, from, until);
   if (blow) return blow.kind === 'kill' ? 'killed' : blow.kind === 'stop' ? 'stopped' : 'stalled';
   const isOut = ({ of, worker, ...each }: Outage) =>
     of === 'store' && (worker ?? before.worker) === before.worker && each.at <= until && each.until >= from;
-  return outages.some(isOut) ? 'store out' : undefined;
+  if (outages.some(isOut)) return 'store out';
+  return again.worker !== before.worker && isWokenLate(before.at!) ? 'woken late' : undefined;
 }
 
 const slackMs = 100;

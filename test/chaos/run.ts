@@ -18,6 +18,8 @@ export interface Plan {
   readonly aim: Aim;
   readonly times: Times;
   readonly seed: number;
+  /** Called every ten seconds with how far it is. */
+  readonly onProgress?: (line: string) => void;
 }
 
 /** What has come of one cell. */
@@ -44,7 +46,8 @@ export interface Found extends Verdict {
 }
 
 const keys = 240;
-const workers = 8;
+/** Of a Kafka group some have no partition, and wait for one. */
+const workers = { 'sqs-fifo': 8, 'sqs-standard': 8, kafka: 14 };
 
 /** Fleets that run now: none outlives this process. */
 const fleets = new Set<Fleet<never>>();
@@ -56,7 +59,7 @@ process.once('exit', () => {
 });
 
 /** Chaos, then peace until nothing is left, then the sets are compared. */
-export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { aim, times, seed }: Plan): Promise<Found> {
+export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { aim, times, seed, onProgress }: Plan): Promise<Found> {
   const startedAt = performance.now();
   const name = unique('chaos');
   const { random } = virtualWorld({ seed });
@@ -67,7 +70,7 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
   const task = (n: number): Task => ({ ...cell, name, storeUrl, brokerUrl: broker.url, queue: channel.queue, times, seed: seed + n });
   const fleet = startFleet<Told>({
     script: new URL('worker.ts', import.meta.url),
-    size: workers,
+    size: workers[cell.broker],
     task,
     cache,
   });
@@ -110,6 +113,11 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
     ledger.append({ ...order, worker: pid, fence, at }, (accepted) => fleet.answer(worker, { ask, accepted } satisfies Answer));
   };
 
+  const progress = setInterval(() => {
+    const { kills, stops, storeFaults, brokerFaults } = chaos.counts;
+    const seconds = Math.round((performance.now() - startedAt) / 1_000);
+    onProgress?.(`${seconds} s: ${handled.size} handled, ${kills} kills, ${stops} stops, ${storeFaults} and ${brokerFaults} faults`);
+  }, 10_000);
   const producing = produce(channel, aim, () => handled.size, random.number);
   await chaos.strike(() => producing.sent.size >= aim.messages);
   await producing.end();
@@ -121,6 +129,7 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
   // Whoever was late, or has still a copy, shows now.
   await pause(2 * times.visibilityMs);
   const forced = await fleet.dismiss();
+  clearInterval(progress);
   fleets.delete(fleet);
   const entries = cell.mode === 'transactional' ? await store.entries(name) : ledger.entries();
   const verdict = judge({
@@ -154,11 +163,14 @@ export async function run(cell: Cell, store: StoreSide, broker: BrokerSide, { ai
   };
 }
 
-/** Sends while there is chaos, one in ten twice, and not much more than is handled: who is struck is to be at work. */
+/**
+ * Sends while there is chaos, one in ten twice, and ten a key more than is handled: who is struck is to be at work, and the others too while what a
+ * victim held is not visible yet.
+ */
 function produce(channel: Channel, aim: Aim, handled: () => number, chance: () => number) {
   const sent = new Map<string, { order: Order; times: number }>();
   const perSecond = (aim.messages / aim.seconds) * 1.3;
-  const ahead = 1_500;
+  const ahead = 10 * keys;
   let over = false;
   const running = (async () => {
     const startedAt = performance.now();

@@ -71,8 +71,9 @@ export function pageOf(results: readonly Result[]): string {
   return [
     '# Chaos on real services',
     '',
-    `Made by \`npm run chaos -- --keep\`; do not edit. Machine: ${machines.join('; ')}. Eight worker processes, killed and stopped past their lease, a tenth`,
-    'of all calls of handlers throws, a tenth of all messages is sent twice, and store and broker are killed, restarted, paused, cut off, frozen, and lose replies.',
+    `Made by \`npm run chaos -- --keep\`; do not edit. Machine: ${machines.join('; ')}. Eight worker processes (fourteen on Kafka)`,
+    'are killed and stopped past their lease, a tenth of all calls of handlers throws, a tenth of all messages is sent twice, and store and broker are killed,',
+    'restarted, paused, cut off, frozen, and lose replies.',
     'SQLite has no server: another writer keeps its lock. SQS is ElasticMQ, which keeps messages in memory, so it is not killed.',
     '',
     '`doubled` is to be 0 where effect and record share a transaction. Elsewhere each double is traced to what fell between effect and record: a worker',
