@@ -17,7 +17,6 @@ export function canonicalJson(value: unknown): string {
 }
 
 function write(value: unknown, depth: number): string {
-  if (value === null) return 'null';
   switch (typeof value) {
     case 'string':
       return quote(value);
@@ -32,13 +31,15 @@ function write(value: unknown, depth: number): string {
     default:
       throw notCanonical(typeof value);
   }
+  if (value === null) return 'null';
   if (depth > maxDepth) throw notCanonical(`nesting deeper than ${maxDepth}`);
   if (Array.isArray(value)) {
     let text = '[';
     for (let i = 0; i < value.length; i++) text += (i ? ',' : '') + write(value[i] ?? null, depth + 1);
     return `${text}]`;
   }
-  if ('toJSON' in value && typeof value.toJSON === 'function') return write(value.toJSON(), depth + 1);
+  const { toJSON } = value as { toJSON?: unknown };
+  if (typeof toJSON === 'function') return write(toJSON.call(value), depth + 1);
   if (!isPlain(value)) throw notCanonical(`an instance of ${Object.getPrototypeOf(value).constructor?.name ?? 'a class'}`);
   return writeMembers(value as Record<string, unknown>, depth);
 }
@@ -50,38 +51,71 @@ export function isPlain(value: object): boolean {
 }
 
 function writeMembers(object: Record<string, unknown>, depth: number): string {
-  let text = '';
-  const names = Object.keys(object);
-  sortInPlace(names);
-  for (const name of names) {
-    const member = object[name];
+  const { names, heads } = shapeOf(Object.keys(object));
+  let text = '{';
+  for (let i = 0; i < names.length; i++) {
+    const member = object[names[i]!];
     if (member === undefined) continue;
-    text += `${text ? ',' : ''}${quote(name, 'a member name')}:${write(member, depth + 1)}`;
+    if (text.length > 1) text += ',';
+    text += heads[i]!;
+    text += write(member, depth + 1);
   }
-  return `{${text}}`;
+  return `${text}}`;
 }
 
-/** Characters that stand for themselves in JSON; most texts have no others, and this test is all that they cost. */
-const plain = /^[ !#-[\]-~]*$/;
+/** What all objects with the same members have in common. */
+interface Shape {
+  /** As the objects have them. */
+  readonly given: readonly string[];
+  /** In their canonical order, by UTF-16 code units. */
+  readonly names: readonly string[];
+  /** Each name as it is written, with its colon. */
+  readonly heads: readonly string[];
+}
+
+/** Most messages are like one before them, and to sort and quote their names would cost as much as all the rest. */
+const shapes: (Shape | undefined)[] = new Array(256);
+
+/** Longer ones are not remembered, so that no payload decides how much memory they take. */
+const maxShapeLength = 1_000;
+
+function shapeOf(given: string[]): Shape {
+  const place = placeOf(given);
+  const known = shapes[place];
+  if (known && isSame(known.given, given)) return known;
+  const names = given.toSorted();
+  const heads = names.map((name) => `${quote(name, 'a member name')}:`);
+  const shape = { given, names, heads };
+  if (heads.reduce((sum, { length }) => sum + length, 0) <= maxShapeLength) shapes[place] = shape;
+  return shape;
+}
+
+/** Where a shape is remembered. Of those that meet in one place the last one is. */
+function placeOf(names: readonly string[]): number {
+  let sum = names.length;
+  for (let i = 0; i < names.length; i++) sum = (sum * 31 + names[i]!.length * 7 + names[i]!.charCodeAt(0)) | 0;
+  return sum & 255;
+}
+
+function isSame(some: readonly string[], others: readonly string[]): boolean {
+  if (some.length !== others.length) return false;
+  for (let i = 0; i < some.length; i++) if (some[i] !== others[i]) return false;
+  return true;
+}
 
 function quote(text: string, what = 'a string'): string {
-  if (plain.test(text)) return `"${text}"`;
+  if (standsForItself(text)) return `"${text}"`;
   if (!text.isWellFormed()) throw notCanonical(`${what} with a lone surrogate`);
   return JSON.stringify(text);
 }
 
-/** By UTF-16 code units. Few names are put in their places without the copies that `sort` makes of any array. */
-function sortInPlace(names: string[]): void {
-  if (names.length > 20) {
-    names.sort();
-    return;
+/** Whether it needs no escaping and is ASCII; most texts do and are, and this look is all that they cost. */
+function standsForItself(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x20 || code > 0x7e || code === 0x22 || code === 0x5c) return false;
   }
-  for (let i = 1; i < names.length; i++) {
-    const name = names[i]!;
-    let at = i;
-    for (; at > 0 && names[at - 1]! > name; at--) names[at] = names[at - 1]!;
-    names[at] = name;
-  }
+  return true;
 }
 
 function notCanonical(what: string): ReceiverError {

@@ -212,6 +212,31 @@ describe('odd objects', () => {
     );
   });
 
+  it('are not taken for others with members that look alike, however many have been seen before', () => {
+    const names = Array.from({ length: 40 }, (_, i) => String.fromCharCode(97 + (i % 4)).repeat(1 + (i >> 2)));
+    for (let round = 0; round < 2; round++) {
+      for (const one of names) {
+        for (const other of names) {
+          if (one >= other) continue;
+          const text = `{"${one}":1,"${other}":2}`;
+          expect(canonicalJson({ [other]: 2, [one]: 1 })).toBe(text);
+          expect(canonicalJson({ [one]: 1, [other]: 2 })).toBe(text);
+        }
+      }
+    }
+  });
+
+  it('with the same members, some of them undefined, are told apart', () => {
+    const member = (a: unknown, b: unknown, c: unknown) => canonicalJson({ c, b, a });
+    expect([member(1, 2, 3), member(undefined, 2, 3), member(1, undefined, 3), member(1, 2, undefined)]).toEqual([
+      '{"a":1,"b":2,"c":3}',
+      '{"b":2,"c":3}',
+      '{"a":1,"c":3}',
+      '{"a":1,"b":2}',
+    ]);
+    expect(member(undefined, undefined, undefined)).toBe('{}');
+  });
+
   it('with a member called toJSON that is no function are data', () => {
     expect(canonicalJson({ toJSON: 5 })).toBe('{"toJSON":5}');
   });

@@ -18,53 +18,60 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Jour
   let lastFence = 0;
 
   /** The record of a key, unless it has expired: an expired record is absent, purged or not. */
-  function find(key: Key): MemoryRecord | undefined {
+  function find(key: Key, at: number = now()): MemoryRecord | undefined {
     const record = records.get(key);
-    return record && record.expiresAt > now() ? record : undefined;
+    return record && record.expiresAt > at ? record : undefined;
   }
 
-  function claimOne(ask: Ask): Answer {
-    const record = find(ask.key);
-    if (!record) return take(ask, 1, false);
+  function claimOne(ask: Ask, at: number): Answer {
+    const record = find(ask.key, at);
+    if (!record) return take(ask, at, 1, false);
     if (record.fingerprint !== '' && ask.fingerprint !== '' && record.fingerprint !== ask.fingerprint) return { state: 'mismatch' };
     switch (record.state) {
       case 'completed':
-        return { state: 'completed', result: record.result, ageMs: now() - record.writtenAt };
+        return { state: 'completed', result: record.result, ageMs: at - record.writtenAt };
       case 'parked':
         return { state: 'parked', reason: record.reason, detail: record.detail, attempts: record.attempts };
       case 'released':
-        return take(ask, record.attempts + 1, false, record);
+        return take(ask, at, record.attempts + 1, false, record);
       case 'claimed': {
         if (record.token === ask.token) {
-          lease(record, ask.leaseMs, ask.retainMs);
+          lease(record, at, ask.leaseMs, ask.retainMs);
           return { state: 'claimed', fence: record.fence, attempt: record.attempts, orphaned: record.orphaned };
         }
-        const remainingMs = record.leaseUntil - now();
-        return remainingMs > 0 ? { state: 'busy', remainingMs } : take(ask, record.attempts + 1, true, record);
+        const remainingMs = record.leaseUntil - at;
+        return remainingMs > 0 ? { state: 'busy', remainingMs } : take(ask, at, record.attempts + 1, true, record);
       }
     }
   }
 
-  function take(ask: Ask, attempts: number, orphaned: boolean, before?: MemoryRecord): Answer {
+  function take(ask: Ask, at: number, attempts: number, orphaned: boolean, before?: MemoryRecord): Answer {
     const fence = ++lastFence;
     const record: MemoryRecord = {
-      ...blank,
       key: ask.key,
       fingerprint: before?.fingerprint || ask.fingerprint,
-      entries: before?.entries ?? new Map(),
+      entries: before?.entries,
       state: 'claimed',
       token: ask.token,
       fence,
       attempts,
       orphaned,
+      result: undefined,
+      reason: '',
+      detail: '',
+      label: '',
+      leaseUntil: 0,
+      retainMs: 0,
+      writtenAt: 0,
+      expiresAt: 0,
     };
-    lease(record, ask.leaseMs, ask.retainMs);
+    lease(record, at, ask.leaseMs, ask.retainMs);
     records.set(ask.key, record);
     return { state: 'claimed', fence, attempt: attempts, orphaned };
   }
 
-  function settleOne(end: End): Settled {
-    const record = find(end.key);
+  function settleOne(end: End, at: number): Settled {
+    const record = find(end.key, at);
     if (!record || record.token !== end.token) return 'fenced';
     // The same ending again is a reply that was lost; another one comes too late for a claim that has ended.
     if (record.state !== 'claimed') return record.state === end.as ? 'ok' : 'fenced';
@@ -72,39 +79,40 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Jour
     if (end.as === 'completed') record.result = end.result;
     if (end.as === 'released' && !end.counted) record.attempts--;
     if (end.as === 'parked') Object.assign(record, { reason: end.reason, detail: end.detail, label: end.label });
-    lease(record, 0, end.retainMs);
+    lease(record, at, 0, end.retainMs);
     return 'ok';
   }
 
-  function extendOne(hold: Hold): Settled {
-    const record = find(hold.key);
+  function extendOne(hold: Hold, at: number): Settled {
+    const record = find(hold.key, at);
     if (!record || record.token !== hold.token || record.state !== 'claimed') return 'fenced';
-    lease(record, hold.leaseMs, record.retainMs);
+    lease(record, at, hold.leaseMs, record.retainMs);
     return 'ok';
   }
 
-  /** The entries of a record, if the token holds its claim. */
-  function entriesOf({ key, token }: ClaimRef): Map<string, Entry> | undefined {
+  /** The record of a key, if the token holds its claim. */
+  function held({ key, token }: ClaimRef): MemoryRecord | undefined {
     const record = find(key);
-    return record?.state === 'claimed' && record.token === token ? record.entries : undefined;
+    return record?.state === 'claimed' && record.token === token ? record : undefined;
   }
 
   function writeOne({ name, state, text, ...claim }: EntryWrite): Settled {
-    const entries = entriesOf(claim);
-    if (!entries) return 'fenced';
-    const before = entries.get(name);
-    if (!before || before.state === 'started') entries.set(name, { name, state, text });
+    const record = held(claim);
+    if (!record) return 'fenced';
+    record.entries ??= new Map();
+    const before = record.entries.get(name);
+    if (!before || before.state === 'started') record.entries.set(name, { name, state, text });
     return 'ok';
   }
 
   function readOne(claim: ClaimRef): Entries {
-    const entries = entriesOf(claim);
-    return entries ? [...entries.values()] : 'fenced';
+    const record = held(claim);
+    return record ? [...(record.entries?.values() ?? [])] : 'fenced';
   }
 
   /** Every write ends here: the record is kept for `retainMs` from now, and never less than its lease. */
-  function lease(record: MemoryRecord, leaseMs: number, retainMs: number): void {
-    record.writtenAt = now();
+  function lease(record: MemoryRecord, at: number, leaseMs: number, retainMs: number): void {
+    record.writtenAt = at;
     record.leaseUntil = record.writtenAt + leaseMs;
     record.retainMs = retainMs;
     record.expiresAt = record.writtenAt + Math.max(leaseMs, retainMs);
@@ -116,10 +124,18 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Jour
     return state === 'parked' ? { ...shown, reason: record.reason, detail: record.detail, label: record.label } : shown;
   }
 
+  /** All items of a call act at one time. */
+  function each<In, Out>(act: (item: In, at: number) => Out): (items: readonly In[]) => Promise<Out[]> {
+    return async (items) => {
+      const at = now();
+      return items.map((item) => act(item, at));
+    };
+  }
+
   return {
-    claim: async (asks) => asks.map(claimOne),
-    settle: async (ends) => ends.map(settleOne),
-    extend: async (holds) => holds.map(extendOne),
+    claim: each(claimOne),
+    settle: each(settleOne),
+    extend: each(extendOne),
     writeEntries: async (writes) => writes.map(writeOne),
     readEntries: async (claims) => claims.map(readOne),
 
@@ -151,7 +167,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): DedupStore & Jour
       const record = find(key);
       if (record?.state !== 'parked') return false;
       Object.assign(record, { state: 'released', attempts: 0 });
-      lease(record, 0, record.retainMs);
+      lease(record, now(), 0, record.retainMs);
       return true;
     },
 
@@ -178,7 +194,8 @@ interface MemoryRecord {
   fence: number;
   attempts: number;
   orphaned: boolean;
-  readonly entries: Map<string, Entry>;
+  /** Most messages have no steps. */
+  entries: Map<string, Entry> | undefined;
   result: string | undefined;
   reason: string;
   detail: string;
@@ -188,5 +205,3 @@ interface MemoryRecord {
   writtenAt: number;
   expiresAt: number;
 }
-
-const blank = { result: undefined, reason: '', detail: '', label: '', leaseUntil: 0, retainMs: 0, writtenAt: 0, expiresAt: 0 };
