@@ -14,17 +14,23 @@ import type { Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import type { DeadLetterReason, Message, RetryReason } from './message.ts';
 import type { ReceiverSettings } from './options.ts';
-import { validate } from './schema.ts';
+import { type StandardSchema, validate } from './schema.ts';
 import type { Key } from './store.ts';
 
 /** The user's handler, its types checked at `createReceiver`. */
 export type AnyHandler = (payload: any, context: any) => unknown;
 
-/** What a handler gave: its result, and the text to store if results are kept. */
+/** What a handler gave: its result, and the text to store if results are kept. Times are of the monotonic clock. */
 export interface Handled {
   readonly result: unknown;
   readonly encoded: string | undefined;
-  readonly durationMs: number;
+  readonly startedAt: number;
+  readonly endedAt: number;
+}
+
+/** What went wrong in a handler or around it; `failureOf` says what follows. */
+export interface Thrown {
+  readonly error: unknown;
 }
 
 /** What is to become of a message whose handler failed. */
@@ -46,11 +52,6 @@ class Unfit extends Error {
 class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<PublishContext<string>> {
   readonly message: Message;
   readonly attempt: number;
-  // Initialised here rather than assigned: V8 puts a function that is written where it is assigned to a property into its old generation, and all
-  // that it knows of this message would stay until the next full collection.
-  readonly key = (name: string): string => digest(['downstream', this.#key, name], 32);
-  readonly uuid = (name: string): string => uuidOf(this.#key, name);
-  readonly random = (name: string): number => randomOf(this.#key, name);
   declare readonly tx?: unknown;
   declare readonly fence?: number;
   declare readonly publish?: PublishContext<string>['publish'];
@@ -79,7 +80,19 @@ class HandlerContext implements BaseContext, Partial<StepsContext>, Partial<Publ
     return this.#lease.signal;
   }
 
-  // Made for those who ask: most handlers have no steps, or have no journal to keep them in.
+  // Functions are made for those who ask, who may take them out of the context: most handlers use few of them, or have no journal for steps.
+  get key(): (name: string) => string {
+    return (name) => digest(['downstream', this.#key, name], 32);
+  }
+
+  get uuid(): (name: string) => string {
+    return (name) => uuidOf(this.#key, name);
+  }
+
+  get random(): (name: string) => number {
+    return (name) => randomOf(this.#key, name);
+  }
+
   get step(): Step {
     return (this.#openRun && stepOf(this.#openRun())) as Step;
   }
@@ -117,39 +130,94 @@ interface Own {
   readonly steps?: StepSource | undefined;
 }
 
-/** Runs the handler: schema, handler, encoding of the result. Rejects with whatever goes wrong; `failureOf` says what follows. */
-export async function runHandler(
+/** Runs the handler: schema, handler, encoding of the result. Never rejects. Where nothing has to be waited for, nothing is. */
+export function runHandler(
   owner: object,
   settings: ReceiverSettings,
   handler: AnyHandler,
   job: Job,
   lease: Lease,
   own: Own,
-): Promise<Handled> {
-  const { clock } = settings.world;
-  const running = new Running(owner, job.key);
-  // The schema counts too: one that asks a service may hang like any handler.
-  lease.limit(settings.handlerTimeoutMs);
-  try {
-    const payload = settings.schema ? await fit('invalid-payload', validate(settings.schema, job.payload)) : job.payload;
-    const context = new HandlerContext(job, lease, own, settings);
-    const startedAt = clock.now();
-    let result: unknown;
-    try {
-      result = await running.call(() => handler(payload, context));
-    } catch (error) {
-      await context.end(true);
-      throw error;
-    }
-    if (context.hasBegun) await context.end(false);
-    const durationMs = clock.now() - startedAt;
-    if (!settings.results) return { result, encoded: undefined, durationMs };
-    const encoded = await fit('unencodable-result', async () => encodeResult(settings.codec, settings.maxResultBytes, result));
-    return { result, encoded, durationMs };
-  } finally {
-    running.ended = true;
-    lease.unlimit();
+): Handled | Thrown | Promise<Handled | Thrown> {
+  const run = new HandlerRun(owner, settings, job, lease, own);
+  return settings.schema ? run.checked(settings.schema, handler) : run.begin(handler, job.payload);
+}
+
+class HandlerRun {
+  readonly #settings: ReceiverSettings;
+  readonly #job: Job;
+  readonly #lease: Lease;
+  readonly #context: HandlerContext;
+  readonly #running: Running;
+  #startedAt: number;
+
+  constructor(owner: object, settings: ReceiverSettings, job: Job, lease: Lease, own: Own) {
+    this.#settings = settings;
+    this.#job = job;
+    this.#lease = lease;
+    this.#context = new HandlerContext(job, lease, own, settings);
+    this.#running = new Running(owner, job.key);
+    this.#startedAt = settings.world.clock.now();
+    // The schema counts too: one that asks a service may hang like any handler.
+    lease.limit(this.#startedAt, settings.handlerTimeoutMs);
   }
+
+  async checked(schema: StandardSchema<unknown>, handler: AnyHandler): Promise<Handled | Thrown> {
+    let payload: unknown;
+    try {
+      payload = await fit('invalid-payload', validate(schema, this.#job.payload));
+    } catch (error) {
+      return this.#ended({ error });
+    }
+    this.#startedAt = this.#settings.world.clock.now();
+    return this.begin(handler, payload);
+  }
+
+  begin(handler: AnyHandler, payload: unknown): Handled | Thrown | Promise<Handled | Thrown> {
+    let returned: unknown;
+    try {
+      returned = this.#running.call(handler, payload, this.#context);
+    } catch (error) {
+      returned = Promise.reject(error);
+    }
+    const isOver = !isThenable(returned) && !this.#context.hasBegun && !this.#settings.results;
+    return isOver ? this.#ended(this.#handled(returned)) : this.#wait(returned);
+  }
+
+  async #wait(returned: unknown): Promise<Handled | Thrown> {
+    const { codec, maxResultBytes, results } = this.#settings;
+    try {
+      let result: unknown;
+      try {
+        result = await returned;
+      } catch (error) {
+        await this.#context.end(true);
+        throw error;
+      }
+      if (this.#context.hasBegun) await this.#context.end(false);
+      const handled = this.#handled(result);
+      if (!results) return this.#ended(handled);
+      const encoded = await fit('unencodable-result', async () => encodeResult(codec, maxResultBytes, result));
+      return this.#ended({ ...handled, encoded });
+    } catch (error) {
+      return this.#ended({ error });
+    }
+  }
+
+  #handled(result: unknown): Handled {
+    return { result, encoded: undefined, startedAt: this.#startedAt, endedAt: this.#settings.world.clock.now() };
+  }
+
+  #ended<T extends Handled | Thrown>(outcome: T): T {
+    this.#running.ended = true;
+    this.#lease.unlimit();
+    return outcome;
+  }
+}
+
+function isThenable(value: unknown): boolean {
+  if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return false;
+  return typeof (value as { then?: unknown }).then === 'function';
 }
 
 /** Decides by the class of the error, then by what happened to the lease, then by the attempts that are left. */

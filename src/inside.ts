@@ -15,8 +15,8 @@ export class Running {
   }
 
   /** `work`, and all that follows from it, is inside. */
-  call<T>(work: () => T): T {
-    return running.run(this, work);
+  call<Args extends unknown[], T>(work: (...args: Args) => T, ...args: Args): T {
+    return running.run(this, work, ...args);
   }
 }
 

@@ -23,8 +23,8 @@ export interface Lease {
   abort(reason: ReceiverError): void;
   /** Calls `task` when the signal is aborted, or now if it is. Most are never aborted, and a signal for each would cost as much as all the rest. */
   whenAborted(task: () => void): void;
-  /** Aborts the signal when a handler that starts now has run for `ms`. */
-  limit(ms: number): void;
+  /** Aborts the signal when a handler that began at `startedAt` has run for `ms`. */
+  limit(startedAt: number, ms: number): void;
   /** The handler has ended in time. */
   unlimit(): void;
   /** Ends the keeping alive. What holds there are end by themselves, or have been ended by a settle and a verdict. */
@@ -38,7 +38,7 @@ interface Claim {
 
 /** Keeps all leases of a receiver alive with one timer, one store call and one broker call per source and beat. */
 export interface Leases {
-  start(delivery: Delivery, source: Source): Lease;
+  start(delivery: Delivery, source: Source, now: number): Lease;
   /** How many claims are kept alive. */
   claims(): number;
   abortAll(reason: ReceiverError): void;
@@ -113,7 +113,7 @@ export function leases(options: {
   async function extendClaims(claimed: Kept[]): Promise<void> {
     const askedAt = clock.now();
     const claims = claimed.map((lease) => lease.claimed!);
-    const answers = await options.extend(claims.map((claim) => ({ ...claim, leaseMs })));
+    const answers = await options.extend(claims.map(({ key, token }) => ({ key, token, leaseMs })));
     claimed.forEach((lease, i) => {
       // Settled meanwhile, or claimed anew.
       if (lease.claimed !== claims[i]) return;
@@ -133,8 +133,7 @@ export function leases(options: {
   }
 
   /** A delivery may have waited for long, so that little of the broker's hold is left: its first beat comes sooner. */
-  function keep(lease: Kept): void {
-    const now = clock.now();
+  function keep(lease: Kept, now: number): void {
     const leftMs = Math.max(0, lease.deadline - now);
     nextBeatAt = Math.min(nextBeatAt, now + Math.min(beatMs, leftMs / 3));
     wakeAt(nextBeatAt);
@@ -170,10 +169,10 @@ export function leases(options: {
       for (const { claimed } of kept) if (claimed) claims++;
       return claims;
     },
-    start(delivery, source) {
+    start(delivery, source, now) {
       const lease = new Kept(keeper, delivery, source);
       kept.add(lease);
-      keep(lease);
+      keep(lease, now);
       if (source.lost) watch(source.lost);
       return lease;
     },
@@ -192,7 +191,7 @@ const takenBack = 'The broker has taken the delivery back';
 interface Keeper {
   readonly clock: Clock;
   readonly leaseMs: number;
-  keep(lease: Kept): void;
+  keep(lease: Kept, now: number): void;
   forget(lease: Kept): void;
   wakeBy(at: number): void;
 }
@@ -241,7 +240,7 @@ class Kept implements Lease {
   claim(claim: Claim, claimedAt: number): void {
     this.claimed = claim;
     this.until = claimedAt + this.#keeper.leaseMs;
-    this.#keeper.keep(this);
+    this.#keeper.keep(this, claimedAt);
   }
 
   unclaim(): void {
@@ -274,9 +273,9 @@ class Kept implements Lease {
     if (this.aborted) task();
   }
 
-  limit(ms: number): void {
+  limit(startedAt: number, ms: number): void {
     this.#limitMs = ms;
-    this.limitedUntil = this.#keeper.clock.now() + ms;
+    this.limitedUntil = startedAt + ms;
     this.#keeper.wakeBy(this.limitedUntil);
   }
 

@@ -18,7 +18,7 @@ import {
 } from './core.ts';
 import type { StepSource } from './effects/attempt-journal.ts';
 import type { GuardedJournal } from './guarded-store.ts';
-import { failureOf, type Handled, runHandler } from './handler.ts';
+import { failureOf, type Handled, runHandler, type Thrown } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
 import type { Lease } from './lease.ts';
 import type { Verdict } from './message.ts';
@@ -41,13 +41,14 @@ export function leasedWay(core: Core, owner: object): Way {
 
   async function claim(jobs: readonly Job[]): Promise<void> {
     const claimedAt = clock.now();
-    const answers = await store.claim(jobs.map((job) => askOf(job, settings)));
+    const asks = jobs.map((job) => askOf(job, settings));
+    const answers = await store.claim(asks);
     jobs.forEach((job, i) => {
       job.answer = answers[i]!;
       if (job.answer.state !== 'claimed') return;
       if (job.answer.orphaned) job.orphaned = true;
       else if (job.orphaned) job.answer = { ...job.answer, orphaned: true };
-      job.lease!.claim({ key: job.key, token: job.token }, claimedAt);
+      job.lease!.claim(asks[i]!, claimedAt);
     });
   }
 
@@ -73,7 +74,12 @@ export function leasedWay(core: Core, owner: object): Way {
 
   async function runLane(lane: readonly Job[], down: { readonly error: unknown } | undefined): Promise<void> {
     for (const job of lane) {
-      deliver(job, await verdictOf(job, down));
+      try {
+        const verdict = verdictOf(job, down);
+        deliver(job, verdict instanceof Promise ? await verdict : verdict);
+      } catch (error) {
+        deliver(job, storeTrouble(core, job, error));
+      }
       if (job.verdict!.action !== 'retry') continue;
       const rest = lane.slice(lane.indexOf(job) + 1);
       await Promise.all(rest.map((each) => block(each, job)));
@@ -92,23 +98,24 @@ export function leasedWay(core: Core, owner: object): Way {
     job.token = random.token();
   }
 
-  async function verdictOf(job: Job, down: { readonly error: unknown } | undefined): Promise<Verdict> {
+  /** What it throws or rejects with is trouble of the store. */
+  function verdictOf(job: Job, down: { readonly error: unknown } | undefined): Verdict | Promise<Verdict> {
     if (job.preset) return job.preset;
     if (job.follows) return follow(core, job, job.follows.verdict!);
-    if (down && !job.answer) return settings.onStoreDown === 'run' ? runUnprotected(job) : storeTrouble(core, job, down.error);
+    if (job.answer) return handle(job, job.answer);
+    if (!down) return handleAlone(job);
+    return settings.onStoreDown === 'run' ? runUnprotected(job) : storeTrouble(core, job, down.error);
+  }
+
+  async function handleAlone(job: Job): Promise<Verdict> {
+    if (!(await core.suspects.enter())) return retry(core, job, 'stopped', 0);
     try {
-      if (job.answer) return await handle(job, job.answer);
-      if (!(await core.suspects.enter())) return retry(core, job, 'stopped', 0);
-      try {
-        // It may have waited for long: what can't be used any more need not be counted.
-        if (job.lease!.over) return retry(core, job, 'expired', 0);
-        await claim([job]);
-        return await handle(job, job.answer!);
-      } finally {
-        core.suspects.leave();
-      }
-    } catch (error) {
-      return storeTrouble(core, job, error);
+      // It may have waited for long: what can't be used any more need not be counted.
+      if (job.lease!.over) return retry(core, job, 'expired', 0);
+      await claim([job]);
+      return await handle(job, job.answer!);
+    } finally {
+      core.suspects.leave();
     }
   }
 
@@ -134,14 +141,15 @@ export function leasedWay(core: Core, owner: object): Way {
   async function useClaim(job: Job, claimed: Claimed, lease: Lease): Promise<Verdict> {
     const unfit = unfitClaim(core, job, claimed.attempt);
     if (unfit) return conclude(core, job, unfit);
-    if (!(await core.limiter.enter())) return unstarted(job, 'stopped');
+    if (!(core.limiter.tryEnter() || (await core.limiter.enter()))) return unstarted(job, 'stopped');
     try {
       if (core.stopping.aborted) return await unstarted(job, 'stopped');
       if (lease.over) return await unstarted(job, 'expired');
       tell('claimed', job, { attempt: claimed.attempt, orphaned: claimed.orphaned });
-      const handled = runClaimed(job, claimed, lease);
-      const outcome = await unlessAbandoned(lease, handled);
-      return outcome === 'abandoned' ? abandon(job, claimed.attempt, handled) : await conclude(core, job, outcome);
+      const running = runClaimed(job, claimed, lease);
+      const ended = running instanceof Promise ? await unlessAbandoned(lease, running) : running;
+      if (ended === 'abandoned') return abandon(job, claimed.attempt, running as Promise<Handled | Thrown>);
+      return await conclude(core, job, outcome(job, claimed.attempt, ended));
     } finally {
       core.limiter.leave();
     }
@@ -152,14 +160,18 @@ export function leasedWay(core: Core, owner: object): Way {
   }
 
   /** Never rejects. */
-  async function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Promise<Outcome> {
+  function runClaimed(job: Job, { attempt, fence }: Claimed, lease: Lease): Handled | Thrown | Promise<Handled | Thrown> {
     const steps = store.journal && stepsOf(store.journal, job, fence);
     const own = settings.guarantee === 'fenced' ? { attempt, steps, fence } : { attempt, steps };
-    try {
-      return completed(job, attempt, await runHandler(owner, settings, core.handler, job, lease, own));
-    } catch (error) {
-      return outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt);
-    }
+    return runHandler(owner, settings, core.handler, job, lease, own);
+  }
+
+  function outcome(job: Job, attempt: number, ended: Handled | Thrown): Outcome {
+    if ('error' in ended) return outcomeOf(core, job, failureOf(settings, ended.error, attempt, job.lease!), attempt);
+    return {
+      ending: { as: 'completed', result: ended.encoded },
+      verdict: () => completed(job, attempt, ended),
+    };
   }
 
   function stepsOf(journal: GuardedJournal, { key, token }: Job, fence: number): StepSource {
@@ -171,11 +183,11 @@ export function leasedWay(core: Core, owner: object): Way {
    * The claim is no longer extended, and is not given back: nobody else may start before the lease has ended. If the handler does end, and nobody
    * has claimed the message since, its outcome still counts.
    */
-  function abandon(job: Job, attempt: number, handled: Promise<Outcome>): Verdict {
+  function abandon(job: Job, attempt: number, running: Promise<Handled | Thrown>): Verdict {
     const lease = job.lease!;
     const afterMs = lease.remainingMs;
     lease.unclaim();
-    const settled = handled.then(({ ending }) => store.settle([endOf(core, job, ending)])).catch(() => {});
+    const settled = running.then((ended) => store.settle([endOf(core, job, outcome(job, attempt, ended).ending)])).catch(() => {});
     return letGo(job, attempt, settled, afterMs);
   }
 
@@ -187,15 +199,10 @@ export function leasedWay(core: Core, owner: object): Way {
     return retry(core, job, code === 'handler-timeout' ? 'timeout' : code === 'stopped' ? 'stopped' : 'fenced', afterMs, { attempt });
   }
 
-  function completed(job: Job, attempt: number, { result, encoded, durationMs }: Handled): Outcome {
-    return {
-      ending: { as: 'completed', result: encoded },
-      verdict: () => {
-        core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: clock.now() });
-        tell('completed', job, { attempt, durationMs });
-        return { action: 'ack', outcome: 'completed', result };
-      },
-    };
+  function completed(job: Job, attempt: number, { result, encoded, startedAt, endedAt }: Handled): Verdict {
+    core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: endedAt });
+    tell('completed', job, { attempt, durationMs: endedAt - startedAt });
+    return { action: 'ack', outcome: 'completed', result };
   }
 
   /** Waits for the handler until it has been given up. Leaves no timer behind once it has ended. `handled` never rejects. */
@@ -219,16 +226,12 @@ export function leasedWay(core: Core, owner: object): Way {
     if (!(await core.limiter.enter())) return retry(core, job, 'stopped', 0);
     const lease = job.lease!;
     try {
-      const handled = runHandler(owner, settings, core.handler, job, lease, { attempt: 1 }).then(
-        ({ result, durationMs }) =>
-          (): Verdict => {
-            tell('completed', job, { attempt: 1, durationMs });
-            return { action: 'ack', outcome: 'completed', result };
-          },
-        (error: unknown) => outcomeOf(core, job, failureOf(settings, error, 1, lease), 1).verdict,
-      );
-      const verdict = await unlessAbandoned(lease, handled);
-      return verdict === 'abandoned' ? letGo(job, 1, handled, settings.leaseMs) : verdict();
+      const running = Promise.resolve(runHandler(owner, settings, core.handler, job, lease, { attempt: 1 }));
+      const ended = await unlessAbandoned(lease, running);
+      if (ended === 'abandoned') return letGo(job, 1, running, settings.leaseMs);
+      if ('error' in ended) return outcomeOf(core, job, failureOf(settings, ended.error, 1, lease), 1).verdict();
+      tell('completed', job, { attempt: 1, durationMs: ended.endedAt - ended.startedAt });
+      return { action: 'ack', outcome: 'completed', result: ended.result };
     } finally {
       core.limiter.leave();
     }

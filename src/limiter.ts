@@ -1,6 +1,8 @@
 /** At most `limit` holders at a time; the others wait in the order in which they came. */
 export interface Limiter {
-  /** Resolves with true when a place is free, to be given back with `leave`; with false if the limiter was closed. */
+  /** Takes a place if one is free and nobody waits for it, to be given back with `leave`. */
+  tryEnter(): boolean;
+  /** Resolves with true when it has a place; with false if the limiter was closed. */
   enter(): Promise<boolean>;
   leave(): void;
   /** Turns away everyone who waits, and who comes later. */
@@ -11,14 +13,17 @@ export function limiter(limit: number): Limiter {
   let free = limit;
   let closed = false;
   const waiting: ((entered: boolean) => void)[] = [];
+
+  function tryEnter(): boolean {
+    if (closed || free <= 0) return false;
+    free--;
+    return true;
+  }
+
   return {
+    tryEnter,
     async enter() {
-      if (closed) return false;
-      if (free > 0) {
-        free--;
-        return true;
-      }
-      return new Promise((resolve) => waiting.push(resolve));
+      return tryEnter() || (!closed && new Promise((resolve) => waiting.push(resolve)));
     },
     leave() {
       const next = waiting.shift();

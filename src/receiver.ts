@@ -128,13 +128,14 @@ function start(
 
   async function process(deliveries: readonly Delivery[], source: Source): Promise<Verdict[]> {
     const jobs = jobsOf(deliveries, source, { identify, token: () => random.token() });
-    if (jobs.some(({ key }) => isInside(self, sharesPlaces ? undefined : key))) {
+    if (sharesPlaces ? jobs.length > 0 && isInside(self) : jobs.some(({ key }) => isInside(self, key))) {
       throw new ReceiverError('nested', `A handler of ${JSON.stringify(scope)} called its own receiver and would wait for itself`);
     }
+    const now = clock.now();
     for (const job of jobs) {
       tell('received', job, {});
       if (job.preset?.action === 'dead-letter') tell('parked', job, job.preset);
-      if (!job.preset) job.lease = core.leases.start(job.delivery, job.source);
+      if (!job.preset) job.lease = core.leases.start(job.delivery, job.source, now);
       const known = core.cache.get(job.key, job.fingerprint);
       if (known) job.answer = { state: 'completed', result: known.result, ageMs: clock.now() - known.at };
     }

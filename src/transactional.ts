@@ -18,7 +18,7 @@ import {
 } from './core.ts';
 import { stepsAside } from './effects/aside.ts';
 import { isClaimLost, ReceiverError } from './errors.ts';
-import { failureOf, type Handled, runHandler } from './handler.ts';
+import { failureOf, type Handled, runHandler, type Thrown } from './handler.ts';
 import { askOf, isAsking, type Job } from './job.ts';
 import type { Verdict } from './message.ts';
 import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
@@ -218,7 +218,8 @@ class UnitOfWork {
     for (const job of jobs) {
       const answer = job === asking[next] ? answers[next++]! : job.answer;
       const blocker = blockers.get(job.lane);
-      const verdict = blocker ? this.#behind(job, answer, blocker, given.get(blocker)!) : await this.#verdictOf(unit, job, answer, given);
+      const known = blocker ? this.#behind(job, answer, blocker, given.get(blocker)!) : this.#verdictOf(unit, job, answer, given);
+      const verdict = known instanceof Promise ? await known : known;
       if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
       given.set(job, verdict);
       verdicts.push(verdict);
@@ -277,17 +278,16 @@ class UnitOfWork {
     }
     core.tell('claimed', job, { attempt, orphaned });
     const steps = core.journal && stepsAside(job.key, lease, { ...settings, store: core.journal });
-    let failed: { readonly error: unknown } | undefined;
+    let failed: Thrown | undefined;
     let handled: Handled;
     try {
-      handled = await unit.savepoint(
-        (tx) =>
-          runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx, steps }).catch((error: unknown) => {
-            failed = { error };
-            throw error;
-          }),
-        job,
-      );
+      handled = await unit.savepoint(async (tx) => {
+        const running = runHandler(this.#owner, settings, core.handler, job, lease, { attempt, tx, steps });
+        const ended = running instanceof Promise ? await running : running;
+        if (!('error' in ended)) return ended;
+        failed = ended;
+        throw ended.error;
+      }, job);
     } catch (error) {
       // Only what the handler itself threw, or has done to its savepoint, is the handler's failure; one that fails by itself breaks the unit.
       const isHandlers =
@@ -297,10 +297,10 @@ class UnitOfWork {
       this.#end(job, ending);
       return verdict();
     }
-    const { result, encoded, durationMs } = handled;
+    const { result, encoded, startedAt, endedAt } = handled;
     if (encoded !== undefined) this.#end(job, { as: 'completed', result: encoded });
-    core.tell('completed', job, { attempt, durationMs });
-    core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: settings.world.clock.now() });
+    core.tell('completed', job, { attempt, durationMs: endedAt - startedAt });
+    core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: endedAt });
     return { action: 'ack', outcome: 'completed', result };
   }
 

@@ -34,7 +34,7 @@ function stand(extend: Extend = async (holds) => holds.map(() => 'ok' as const))
     },
   });
   const start = (key: string, more: Started = {}): Lease => {
-    const lease = kept.start(deliveryOf(key, more.heldUntil), more.source ?? {});
+    const lease = kept.start(deliveryOf(key, more.heldUntil), more.source ?? {}, clock.now());
     if (more.claim !== false) lease.claim({ key, token: `token ${key}` }, more.claimedAt ?? clock.now());
     return lease;
   };
@@ -465,7 +465,7 @@ describe('the time limit of a handler', () => {
     const { world, start, calls } = stand();
     const lease = start('a');
     await world.advance(1_000);
-    lease.limit(12_000);
+    lease.limit(world.clock.now(), 12_000);
     await world.advance(11_999);
     expect(lease.signal.aborted).toBe(false);
     await world.advance(1);
@@ -478,7 +478,7 @@ describe('the time limit of a handler', () => {
   it('holds where there is no claim and no hold', async () => {
     const { world, start } = stand();
     const lease = start('a', { claim: false });
-    lease.limit(500);
+    lease.limit(world.clock.now(), 500);
     await world.advance(500);
     expect(lease.signal.reason).toEqual(timeout(500));
   });
@@ -486,10 +486,10 @@ describe('the time limit of a handler', () => {
   it('is each lease its own, and can be taken back', async () => {
     const { world, start } = stand();
     const [a, b, c] = [start('a'), start('b'), start('c')];
-    a.limit(5_000);
-    b.limit(3_000);
-    c.limit(4_000);
-    c.limit(Number.POSITIVE_INFINITY);
+    a.limit(world.clock.now(), 5_000);
+    b.limit(world.clock.now(), 3_000);
+    c.limit(world.clock.now(), 4_000);
+    c.limit(world.clock.now(), Number.POSITIVE_INFINITY);
     await world.advance(3_000);
     expect([a, b, c].map(({ aborted }) => aborted?.code)).toEqual([undefined, 'handler-timeout', undefined]);
     await world.advance(2_000);
@@ -501,7 +501,7 @@ describe('the time limit of a handler', () => {
   it('of a lost lease still ends nothing twice: the first reason stays', async () => {
     const { world, start } = stand(async (holds) => holds.map(() => 'fenced'));
     const lease = start('a');
-    lease.limit(15_000);
+    lease.limit(world.clock.now(), 15_000);
     await world.advance(20_000);
     expect(lease.aborted?.code).toBe('claim-lost');
   });
@@ -509,7 +509,7 @@ describe('the time limit of a handler', () => {
   it('leaves no timer behind when the lease ends', async () => {
     const { world, start } = stand();
     const lease = start('a');
-    lease.limit(5_000);
+    lease.limit(world.clock.now(), 5_000);
     lease.end();
     expect(world.timers).toBe(0);
   });

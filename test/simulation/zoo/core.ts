@@ -95,8 +95,8 @@ export const coreBugs: readonly Bug[] = [
     patches: [
       {
         file: 'src/leased.ts',
-        from: '{ key: job.key, token: job.token }, claimedAt);',
-        to: '{ key: job.key, token: job.token }, clock.now());',
+        from: 'claim(asks[i]!, claimedAt);',
+        to: 'claim(asks[i]!, clock.now());',
       },
     ],
   },
@@ -137,8 +137,8 @@ export const coreBugs: readonly Bug[] = [
     patches: [
       {
         file: 'src/leased.ts',
-        from: "return {\n      ending: { as: 'completed', result: encoded },",
-        to: 'core.cache.add(job.key, { fingerprint: job.fingerprint, result: encoded, at: clock.now() });\n    $&',
+        from: "return {\n      ending: { as: 'completed', result: ended.encoded },",
+        to: 'core.cache.add(job.key, { fingerprint: job.fingerprint, result: ended.encoded, at: clock.now() });\n    $&',
       },
     ],
   },
