@@ -15,7 +15,7 @@ export interface CompletedCache {
   add(key: Key, completed: Completed): void;
 }
 
-/** An entry is used for at most this long, so that a record that people forget through the store is soon forgotten here too. */
+/** An entry is used for so long after the completion, so that a record that people forget through the store is soon forgotten here too. */
 const usedForMs = 60_000;
 
 /** Longer results stay in the store: 10,000 of them may be more than a process can hold. */
@@ -24,31 +24,24 @@ const maxResultLength = 1_024;
 export function completedCache(clock: Clock, options: { readonly size: number; readonly retentionMs: number }): CompletedCache {
   // Two generations instead of an order of use: when the young one holds half of what may be held, it becomes the old one. A Map
   // that loses its oldest entry on each insert would search longer for it each time.
-  let young = new Map<Key, Entry>();
-  let old = new Map<Key, Entry>();
+  let young = new Map<Key, Completed>();
+  let old = new Map<Key, Completed>();
+  // The copy in the store may have been written earlier than we think by one round trip; a tenth of the time is margin enough.
+  const forMs = Math.min(usedForMs, options.retentionMs * 0.9);
   return {
     get(key, fingerprint) {
       const entry = young.get(key) ?? old.get(key);
       // Another payload: the store decides.
-      return entry && entry.fingerprint === fingerprint && clock.now() < entry.until ? entry : undefined;
+      return entry && entry.fingerprint === fingerprint && clock.now() < entry.at + forMs ? entry : undefined;
     },
-    add(key, { fingerprint, result, at }) {
+    add(key, completed) {
+      const { result } = completed;
       if (options.size === 0 || (result !== undefined && result.length > maxResultLength)) return;
-      const now = clock.now();
-      // An answer that came from here is no news: a key that is asked for again and again must still be asked of the store now and then.
-      const known = young.get(key) ?? old.get(key);
-      const same = known && known.fingerprint === fingerprint && now < known.until;
-      // The copy in the store may have been written earlier than we think by one round trip; a tenth of the time is margin enough.
-      const until = same ? known.until : Math.min(now + usedForMs, at + options.retentionMs * 0.9);
       if (young.size >= options.size / 2) {
         old = young;
         young = new Map();
       }
-      young.set(key, { fingerprint, result, at, until });
+      young.set(key, completed);
     },
   };
-}
-
-interface Entry extends Completed {
-  readonly until: number;
 }

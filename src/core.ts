@@ -194,7 +194,7 @@ export async function conclude(core: Core, job: Job, { ending, verdict }: Outcom
   const { settings } = core;
   const { clock } = settings.world;
   const end = endOf(core, job, ending);
-  const giveUpAt = clock.now() + settings.leaseMs;
+  let giveUpAt: number | undefined;
   try {
     for (let waitMs = firstSettleRetryMs; ; waitMs = Math.min(waitMs * 2, 2_000)) {
       try {
@@ -203,6 +203,7 @@ export async function conclude(core: Core, job: Job, { ending, verdict }: Outcom
         core.tell('fenced', job, { attempt: job.answer?.state === 'claimed' ? job.answer.attempt : 0 });
         return retry(core, job, 'fenced', settings.leaseMs / 2);
       } catch (error) {
+        giveUpAt ??= clock.now() + settings.leaseMs;
         const again = clock.now() + waitMs < giveUpAt && (await sleep(clock, waitMs, core.stopped));
         if (!again) return storeTrouble(core, job, error);
       }

@@ -154,9 +154,6 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     const work = new UnitOfWork(core, owner);
     const run = async (unit: Unit<unknown> | undefined): Promise<Verdict[]> => {
       const verdicts = await work.run(unit, jobs, () => sound(jobs));
-      jobs.forEach((job, i) => {
-        job.foreseen = verdicts[i]!;
-      });
       for (const job of jobs) whenForeseen.get(job)?.();
       return verdicts;
     };
@@ -213,15 +210,14 @@ class UnitOfWork {
     if (answers.length !== asking.length) throw nonsense('record', asking.length, answers.length);
     const verdicts: Verdict[] = [];
     const blockers = new Map<string, Job>();
-    const given = new Map<Job, Verdict>();
     let next = 0;
     for (const job of jobs) {
       const answer = job === asking[next] ? answers[next++]! : job.answer;
       const blocker = blockers.get(job.lane);
-      const known = blocker ? this.#behind(job, answer, blocker, given.get(blocker)!) : this.#verdictOf(unit, job, answer, given);
+      const known = blocker ? this.#behind(job, answer, blocker) : this.#verdictOf(unit, job, answer);
       const verdict = known instanceof Promise ? await known : known;
       if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
-      given.set(job, verdict);
+      job.foreseen = verdict;
       verdicts.push(verdict);
     }
     if (this.#ends.length > 0) {
@@ -231,29 +227,24 @@ class UnitOfWork {
     await sound();
     for (const [source, its] of Map.groupBy(jobs, (job) => job.source)) {
       if (!source.committing) continue;
-      const told = new Map(its.map((job) => [job.delivery, given.get(job)!]));
+      const told = new Map(its.map((job) => [job.delivery, job.foreseen!]));
       await unit!.savepoint((tx) => source.committing!(tx, told));
     }
     // Looked at last. What was not done, or was undone by its savepoint, takes nothing of the others back.
-    if (unit && jobs.some((job) => job.source.lost?.aborted && given.get(job)!.action !== 'retry'))
+    if (unit && jobs.some((job) => job.source.lost?.aborted && job.foreseen!.action !== 'retry'))
       throw new ReceiverError('claim-lost', 'The broker has taken deliveries back');
     return verdicts;
   }
 
-  #behind(job: Job, answer: Answer | undefined, blocker: Job, verdict: Verdict): Verdict {
+  #behind(job: Job, answer: Answer | undefined, blocker: Job): Verdict {
     if (answer?.state === 'claimed') this.#end(job, unstartedEnding);
-    return behind(this.#core, job, blocker, verdict);
+    return behind(this.#core, job, blocker, blocker.foreseen!);
   }
 
-  #verdictOf(
-    unit: Unit<unknown> | undefined,
-    job: Job,
-    answer: Answer | undefined,
-    given: ReadonlyMap<Job, Verdict>,
-  ): Verdict | Promise<Verdict> {
+  #verdictOf(unit: Unit<unknown> | undefined, job: Job, answer: Answer | undefined): Verdict | Promise<Verdict> {
     const core = this.#core;
     if (job.preset) return job.preset;
-    if (job.follows) return follow(core, job, given.get(job.follows) ?? job.follows.verdict ?? job.follows.foreseen!);
+    if (job.follows) return follow(core, job, job.follows.verdict ?? job.follows.foreseen!);
     if (answer!.state === 'claimed') return this.#handle(unit!, job, answer as Claimed);
     if (answer!.state === 'busy') return busy(core, job, answer!.remainingMs);
     // A copy in another lane of this very unit: not known to be done before the unit has committed.
