@@ -240,8 +240,11 @@ function oneOf<T extends string>(name: string, value: T | undefined, allowed: re
   return refuseOption(name, allowed.map((each) => `'${each}'`).join(' or '), value);
 }
 
+/** Whole texts only, so that it remembers nothing from one to the next. */
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
 function decodeJson({ body }: Message): unknown {
   if (typeof body === 'string') return JSON.parse(body);
-  if (body instanceof Uint8Array) return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
+  if (body instanceof Uint8Array) return JSON.parse(utf8.decode(body));
   return body;
 }

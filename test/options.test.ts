@@ -298,6 +298,9 @@ describe('the decoding of bodies, if no other is given', () => {
     expect(() => decode('')).toThrow(SyntaxError);
     expect(() => decode('{a}')).toThrow(SyntaxError);
     expect(() => decode(new Uint8Array([0x22, 0xff, 0x22]))).toThrow(TypeError);
+    // A character that is cut off leaves nothing behind for the next message.
+    expect(() => decode(new Uint8Array([0x22, 0xe2, 0x82]))).toThrow(TypeError);
+    expect(decode(new TextEncoder().encode('"\u20ac"'))).toBe('\u20ac');
   });
 });
 
