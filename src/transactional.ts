@@ -28,7 +28,7 @@ import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
  * its own, commit, give verdicts. Jobs that arrive together share a unit, up to `groupSize`.
  *
  * A failure undoes only its own savepoint, and is counted in the same transaction. A process that dies takes the count with it,
- * so a message that comes again is claimed and counted beforehand, in a transaction of its own, and runs in a unit of its own.
+ * so a message that comes again is claimed and counted beforehand, and one that had been counted before runs in a unit of its own.
  */
 export function transactionalWay(core: Core, owner: object, units: TransactionalStore<unknown>): Way {
   const { settings } = core;
@@ -39,6 +39,8 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   const builtOn = new WeakMap<Job, { readonly jobs: readonly Job[]; readonly delivered: Promise<void> }>();
   /** Jobs whose unit did not commit. */
   const undone = new WeakSet<Job>();
+  /** Claimed before their unit, which turns the claim into the record. */
+  const counted = new WeakSet<Job>();
 
   /** Jobs of calls that come at the same time share a unit, unless it belongs to a partition. */
   function inUnit(jobs: readonly Job[]): Promise<Verdict[]> {
@@ -56,8 +58,55 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   }
 
   async function run(lanes: readonly (readonly Job[])[]): Promise<void> {
-    const [alone, together] = split(lanes, (lane) => core.store !== undefined && lane.some(({ delivery }) => delivery.redelivered));
+    const [suspect, clear] = split(lanes, (lane) => core.store !== undefined && lane.some(isSuspect));
+    await Promise.all([runTogether(clear.flat()), ...(suspect.length > 0 ? [runSuspects(suspect)] : [])]);
+  }
+
+  /**
+   * Their attempts are counted durably before any of their handlers runs: of all in one call, and they run as others do. A lane with one that had been
+   * counted before runs one by one: that may have killed its process, and would take an attempt of all its company each time.
+   */
+  async function runSuspects(lanes: readonly (readonly Job[])[]): Promise<void> {
+    const again = new Set(settings.maxAttempts > 1 ? await countAll(lanes) : lanes);
+    const [alone, together] = split(lanes, (lane) => again.has(lane));
     await Promise.all([runTogether(together.flat()), ...alone.map(runOneByOne)]);
+  }
+
+  /** Answers the lanes in which one had been counted before, or can't be used any more; nothing of them is claimed then. */
+  async function countAll(lanes: readonly (readonly Job[])[]): Promise<readonly (readonly Job[])[]> {
+    const [late, jobs] = split(lanes.flat().filter(isSuspect), ({ lease }) => lease!.over);
+    const before = new Set(late);
+    try {
+      const answers = await core.store!.claim(jobs.map((job) => askOf(job, settings)));
+      jobs.forEach((job, i) => {
+        const answer = answers[i]!;
+        if (answer.state !== 'claimed') return;
+        counted.add(job);
+        if (answer.attempt > 1) before.add(job);
+      });
+    } catch {
+      // Each of them meets the same alone. If only the answer was lost, its token finds its claim.
+      return lanes;
+    }
+    const again = lanes.filter((lane) => lane.some((job) => before.has(job)));
+    await giveBack(again.flat().filter((job) => counted.delete(job)));
+    return again;
+  }
+
+  /** Not started: the attempts do not count. */
+  async function giveBack(jobs: readonly Job[]): Promise<void> {
+    if (jobs.length === 0) return;
+    try {
+      await core.store!.settle(jobs.map((job) => endOf(core, job, unstartedEnding)));
+    } catch {
+      // Still claimed, then, which its token finds.
+      return;
+    }
+    for (const job of jobs) job.token = settings.world.random.token();
+  }
+
+  function isSuspect(job: Job): boolean {
+    return job.delivery.redelivered === true && isAsking(job);
   }
 
   /** Chained units overlap: the next one's handlers run while this one commits. */
@@ -87,7 +136,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
         foreseen();
       });
     }
-    const verdicts = await inUnit(free);
+    const verdicts = await afterUndone(free, await inUnit(free));
     await earlier;
     const own = new Set(free);
     free.forEach((job, i) => {
@@ -97,7 +146,22 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
       deliver(job, verdict);
       if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
     });
-    for (const job of blocked) deliver(job, behind(core, job, blockers.get(job.lane)!));
+    await Promise.all(blocked.map(async (job) => deliver(job, await notBegun(job, behind(core, job, blockers.get(job.lane)!)))));
+  }
+
+  /** What was claimed before its unit, and has not become a record in it, is given back. */
+  function afterUndone(jobs: readonly Job[], verdicts: readonly Verdict[]): readonly Verdict[] | Promise<Verdict[]> {
+    if (!jobs.some((job) => counted.has(job) && undone.has(job))) return verdicts;
+    return Promise.all(jobs.map((job, i) => (counted.has(job) && undone.has(job) ? releaseCounted(job, verdicts[i]!) : verdicts[i]!)));
+  }
+
+  /** The unit has been rolled back, or its outcome is unknown. If it did commit, the record is no longer claimed and this changes nothing. */
+  function releaseCounted(job: Job, verdict: Verdict): Promise<Verdict> {
+    return conclude(core, job, { ending: { as: 'released', counted: true }, verdict: () => verdict });
+  }
+
+  function notBegun(job: Job, verdict: Verdict): Verdict | Promise<Verdict> {
+    return counted.has(job) ? conclude(core, job, { ending: unstartedEnding, verdict: () => verdict }) : verdict;
   }
 
   async function runOneByOne(lane: readonly Job[]): Promise<void> {
@@ -110,7 +174,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   }
 
   async function runAlone(job: Job): Promise<Verdict> {
-    if (!isAsking(job) || !job.delivery.redelivered) return (await inUnit([job]))[0]!;
+    if (!isSuspect(job)) return (await inUnit([job]))[0]!;
     if (!(await core.suspects.enter())) return retry(core, job, 'stopped', 0);
     try {
       // It may have waited for long: what can't be used any more need not be counted.
@@ -133,9 +197,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     const unfit = unfitClaim(core, job, answer!.attempt);
     if (unfit) return conclude(core, job, unfit);
     const [verdict] = await runUnit([job]);
-    if (verdict!.action !== 'retry' || verdict!.reason !== 'store') return verdict!;
-    // The unit has been rolled back, or its outcome is unknown. If it did commit, the record is no longer claimed and this changes nothing.
-    return conclude(core, job, { ending: { as: 'released', counted: true }, verdict: () => verdict! });
+    return undone.has(job) ? releaseCounted(job, verdict!) : verdict!;
   }
 
   /**

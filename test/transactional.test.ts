@@ -278,8 +278,9 @@ describe('a transaction that fails', () => {
     const { receiver } = stand(charge, { store: breaking, maxAttempts: 2 }, { world: made.world, store: made.store });
     expect(actions(await receiver.process([delivery('a'), delivery('bad')]))).toEqual(['retry store', 'retry store']);
     const again = (id: string) => delivery(id, { redelivered: true });
+    // Counted together the first time, and each alone from then on.
+    expect(actions(await receiver.process([again('a'), again('bad')]))).toEqual(['retry store', 'retry store']);
     expect(actions(await receiver.process([again('a'), again('bad')]))).toEqual(['ack completed', 'retry store']);
-    expect(actions(await receiver.process([again('bad')]))).toEqual(['retry store']);
     expect(actions(await receiver.process([again('bad')]))).toEqual(['dead-letter max-attempts']);
     expect(made.effects()).toEqual(['a']);
     expect(await made.store.stats()).toMatchObject({ claimed: 0, parked: 1 });
@@ -346,6 +347,66 @@ describe('a message that comes again', () => {
     expect(attempts).toEqual([1, 2]);
     expect(effects()).toEqual(['a']);
     expect(await store.stats()).toMatchObject({ claimed: 0, completed: 1 });
+  });
+
+  it('is counted in one call with others that come again, and shares a unit with them, unless one had been counted before', async () => {
+    const made = transactional(charge);
+    const counted: number[] = [];
+    let units = 0;
+    const counting = {
+      ...made.store,
+      claim: (asks: never[]) => (counted.push(asks.length), made.store.claim(asks)),
+      unit: (work: never) => (units++, made.store.unit(work)),
+    };
+    const { receiver } = stand(charge, { store: counting as never, leaseMs: 1_000 }, { world: made.world, store: made.store });
+    const again = (ids: string[]) => receiver.process(ids.map((id) => delivery(id, { redelivered: true })));
+    expect(actions(await again(['a', 'b', 'c']))).toEqual(['ack completed', 'ack completed', 'ack completed']);
+    expect([counted, units]).toEqual([[3], 1]);
+    // The process of before died with `d` and `e` in its hands.
+    const died = ['d', 'e'].map((id) => ({ key: receiver.keyOf(delivery(id).message), fingerprint: '', token: id }));
+    await made.store.claim(died.map((ask) => ({ ...ask, leaseMs: 1_000, retainMs: 60_000 })) as never);
+    await made.world.advance(1_000);
+    counted.length = 0;
+    units = 0;
+    expect(actions(await again(['d', 'e', 'f']))).toEqual(['ack completed', 'ack completed', 'ack completed']);
+    expect([counted, units]).toEqual([[3, 1, 1], 3]);
+    expect(made.effects().toSorted()).toEqual(['a', 'b', 'c', 'd', 'e', 'f']);
+  });
+
+  it('takes no more than one attempt of its company along, however often it kills its process', async () => {
+    const attempts = new Map<string, number>();
+    const { receiver, store, world } = transactional((payload, ctx) => void attempts.set(payload.id, ctx.attempt), { leaseMs: 1_000 });
+    const keys = ['good', 'poison', 'late'].map((id) => receiver.keyOf(delivery(id).message));
+    const asks = keys.map((key) => ({ key, fingerprint: '', token: 'died', leaseMs: 1_000, retainMs: 60_000 }));
+    // All three are counted, and it dies in the handler of the second. From then on only that is begun before it dies.
+    await store.claim(asks);
+    await world.advance(1_000);
+    for (const token of ['died 2', 'died 3']) {
+      await store.claim([{ ...asks[1]!, token }]);
+      await world.advance(1_000);
+    }
+    await receiver.process(['good', 'poison', 'late'].map((id) => delivery(id, { redelivered: true })));
+    expect(Object.fromEntries(attempts)).toEqual({ good: 2, poison: 4, late: 2 });
+  });
+
+  it('is given back uncounted behind a failure in its key, and counted if its unit fails', async () => {
+    const made = transactional((payload, ctx) => {
+      charge(payload, ctx);
+      if (payload.id === 'a') throw new Error('no');
+    });
+    const receive = (ids: string[]) => made.receiver.process(ids.map((id) => delivery(id, { orderingKey: 'k', redelivered: true })));
+    const attemptsOf = async (id: string) => {
+      const ask = { key: made.receiver.keyOf(delivery(id).message), fingerprint: '', token: 'x', leaseMs: 1_000, retainMs: 60_000 };
+      const [answer] = await made.store.claim([ask]);
+      return (answer as { attempt?: number }).attempt;
+    };
+    const many = Array.from({ length: 120 }, (_, i) => `m${i}`);
+    expect(actions(await receive(['a', ...many]))).toEqual(['retry failed', ...many.map(() => 'retry order')]);
+    expect([await attemptsOf('a'), await attemptsOf('m0'), await attemptsOf('m119')]).toEqual([2, 1, 1]);
+    const broken = { ...made.store, unit: () => Promise.reject(new Error('disk full')) };
+    const { receiver } = stand(charge, { store: broken as never }, { world: made.world, store: made.store });
+    expect(actions(await receiver.process([delivery('z', { redelivered: true })]))).toEqual(['retry store']);
+    expect(await attemptsOf('z')).toBe(2);
   });
 
   it('is not even counted if the broker has taken it back before its turn', async () => {

@@ -112,6 +112,13 @@ const mutants: readonly Mutant[] = [
     mutate: units((unit) => ({ record: (asks) => unit.record(asks.map((ask) => ({ ...ask, retainMs: 1e12 }))) })),
   },
   {
+    name: 'does not know its own claims among others',
+    breaks: '20j',
+    mutate: units((unit) => ({
+      record: (asks) => unit.record(asks.length > 1 ? asks.map((ask) => ({ ...ask, token: `${ask.token}!` })) : asks),
+    })),
+  },
+  {
     name: 'takes a failed commit for done',
     breaks: '21a',
     mutate: (store) => ({ unit: (work) => store.unit(work).catch(() => undefined as never) }),

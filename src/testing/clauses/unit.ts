@@ -242,6 +242,26 @@ export const unitClauses: readonly UnitClause[] = [
     },
   },
   {
+    id: '20j',
+    says: 'a batch of claims that are held, have lapsed or are new becomes records, and the claim of another is left alone',
+    async run(harness) {
+      const { store, precisionMs = 0 } = harness;
+      claimed(await single(store).claim('lapsed', 't1'));
+      await harness.elapse(leaseMs + 1 + precisionMs);
+      const held = claimed(await single(store).claim('held', 't2'));
+      claimed(await single(store).claim('other', 'x'));
+      const asks = [ask('other', 't3'), ask('lapsed', 't1'), ask('new', 't4'), ask('held', 't2')];
+      const answers = await store.unit((unit) => unit.record(asks));
+      assert.deepEqual(
+        answers.map(({ state }) => state),
+        ['busy', 'claimed', 'claimed', 'claimed'],
+      );
+      assert.deepEqual(answers[3], held);
+      for (const name of ['lapsed', 'new', 'held']) expectState(await single(store).claim(name, 'y'), 'completed', name);
+      expectState(await single(store).claim('other', 'y'), 'busy');
+    },
+  },
+  {
     id: '21a',
     says: 'a COMMIT whose request was lost has not committed, and the unit rejects',
     needs: 'failCommit',
