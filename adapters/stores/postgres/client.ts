@@ -38,9 +38,6 @@ export function sqlState(error: unknown): string | undefined {
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
-/** Another transaction held a lock for longer than `lock_timeout`. */
-export const isLocked = (error: unknown): boolean => sqlState(error) === '55P03';
-
 /** The server has undone the statement because of what others did at the same time: it may be sent again. */
 export function isConflict(error: unknown): boolean {
   const state = sqlState(error);

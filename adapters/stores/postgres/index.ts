@@ -1,6 +1,6 @@
 import { realWorld, type World } from '../../../src/clock.ts';
 import type { Journal } from '../../../src/effects/journal.ts';
-import { expectNumber, refuseOption } from '../../../src/errors.ts';
+import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
 import type { DedupStore, StoreAdmin, TransactionalStore } from '../../../src/store.ts';
 import { adminVerbs } from './admin.ts';
 import type { PgClient, PgPool } from './client.ts';
@@ -45,13 +45,14 @@ export interface PostgresStoreOptions extends SchemaOptions {
 
 /**
  * A store in PostgreSQL 14 or later. `pool` is a pg `Pool` or anything like it, and `ctx.tx` is the client of the transaction. Run
- * `migrate(pool)` before, at deployment.
+ * `migrate(pool)` before, at deployment. A single `Client` won't do: a unit holds its connection while handlers run, and what has become of a COMMIT
+ * that got no answer is asked on another one.
  *
  * Works behind PgBouncer in transaction mode: no statement is prepared by name, nothing is set for longer than a transaction, and all locks
  * end with it. `synchronous_commit = off` is turned on for the store's own transactions. The server's clock decides.
  *
  * A unit holds a connection for as long as its handlers run, so the pool needs more than `unitsAtOnce`. Handlers write through `ctx.tx` alone;
- * they may use savepoints of other names, but not begin, commit or roll back: a COMMIT of theirs fails with a violated foreign key.
+ * they may use savepoints of other names, but not begin, commit or roll back, nor `close all` cursors: a COMMIT of theirs fails.
  * A constraint of yours that is deferred to the commit fails all messages of the group: make it immediate.
  *
  * @throws ReceiverError `invalid-option`. Its methods reject with code `store` if the tables are missing or of another version, and with
@@ -61,7 +62,7 @@ export function postgresStore<Client extends PgClient>(
   pool: PgPool<Client>,
   options: PostgresStoreOptions = {},
 ): DedupStore & TransactionalStore<Client> & Journal & StoreAdmin {
-  if (typeof pool?.query !== 'function' || typeof pool.connect !== 'function') refuseOption('pool', 'a pg Pool', pool);
+  expectPool(pool);
   const { allowDataLoss = false, world = realWorld } = options;
   if (typeof allowDataLoss !== 'boolean') refuseOption('allowDataLoss', 'true or false', allowDataLoss);
   const limit = (name: 'lockTimeoutMs' | 'statementTimeoutMs' | 'idleTimeoutMs', by: number) =>
@@ -90,4 +91,16 @@ export function postgresStore<Client extends PgClient>(
     unitsAtOnce,
     unit: transactionalUnit(bounded, names, limits, world, ready),
   };
+}
+
+function expectPool(pool: PgPool): void {
+  const { query, connect, release, connectionParameters } = (pool ?? {}) as Partial<PgClient & PgPool> & { connectionParameters?: unknown };
+  if (typeof query !== 'function') refuseOption('pool', 'a pg Pool', pool);
+  // pg's own client connects too, and one that was taken from a pool is given back to it.
+  if (typeof connect === 'function' && release === undefined && connectionParameters === undefined) return;
+  throw new ReceiverError(
+    'invalid-option',
+    'Expected `pool` to be a pg Pool, got a single client: a transaction holds its connection while handlers run, and what has become of a COMMIT ' +
+      'that got no answer is asked on another one. Give `new pg.Pool(…)`, or use `recordOnce(client, …)` in transactions of your own',
+  );
 }

@@ -7,7 +7,8 @@ type Method = (...args: any[]) => any;
 
 /** The connection of a unit. One that is silent for too long is cut off, and whatever waits for it fails. */
 export interface Line<Client> {
-  send(text: string, values?: readonly unknown[]): Promise<PgResult>;
+  /** Several statements are answered by several results. */
+  send(text: string): Promise<PgResult | readonly PgResult[]>;
   /** Statements need not wait for the answer to the one before. */
   readonly pipelines: boolean;
   /** The connection for one handler. */
@@ -126,7 +127,7 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
   }
 
   return {
-    send: (text, values) => watched(client.query(text, values)),
+    send: (text) => watched(client.query(text)),
     pipelines: (client as { readonly pipeline?: unknown }).pipeline === true,
     lend,
     close: () => cancel?.(),

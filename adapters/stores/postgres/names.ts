@@ -23,7 +23,6 @@ export interface Names extends OutboxNames {
   readonly schema: string;
   readonly records: string;
   readonly fence: string;
-  readonly guard: string;
   readonly journal: string;
   readonly meta: string;
   /** As a string literal, for `nextval`. */
@@ -40,7 +39,6 @@ export function namesOf({ schema = 'idempotent_receiver', partitions }: SchemaOp
     schema: quoted,
     records: `${quoted}.records`,
     fence: `${quoted}.fence`,
-    guard: `${quoted}.guard`,
     journal: `${quoted}.journal`,
     meta: `${quoted}.meta`,
     fenceLiteral: `'${quoted}.fence'`,
@@ -53,9 +51,12 @@ export function namesOf({ schema = 'idempotent_receiver', partitions }: SchemaOp
  * Expiry in whole minutes, for the purge. Unlike the time itself it mostly stays the same when a claim is settled, so that the update touches no
  * index (a "heap-only tuple").
  */
-export const bucketOf = (at: string): string => `ceil(extract(epoch from ${at}) / 60)::integer`;
+export const bucketOf = (at: string): string => `ceil(date_part('epoch', ${at}) / 60)::integer`;
 
 /** The place of a row, by which a statement finds it again that has read it: as columns, and as a condition on the row `r`. */
 export const placeOf = ({ partitions }: Names, r: string): string => `${partitions ? `${r}.part, ` : ''}${r}.ctid as place`;
 export const isAt = ({ partitions }: Names, r: string, seen: string): string =>
   `${partitions ? `${r}.part = ${seen}.part and ` : ''}${r}.ctid = ${seen}.place`;
+
+/** The order in which partitions are looked through for a key: most of what is asked for again is new. With a limit the others are not touched. */
+export const newestFirst = ({ partitions }: Names, r: string): string => (partitions ? `order by ${r}.part desc` : '');

@@ -1,7 +1,7 @@
-import { verbs } from './leased.ts';
-import { bucketOf, isAt, type Names } from './names.ts';
+import { asked, askedTimes, takeFunction, takeOver, told } from './functions-schema.ts';
+import { bucketOf, isAt, type Names, newestFirst } from './names.ts';
 import { recordColumns, recordStorage } from './records-schema.ts';
-import { claimed, isFree, newColumns, newTimes, newValues, now, takenColumns, takenOver } from './rows.ts';
+import { newColumns, newValues, now } from './rows.ts';
 
 /*
  * Records in partitions, numbered in the order in which they were begun. A record stays in the partition that was the newest when its key was first
@@ -55,20 +55,9 @@ create trigger journal_of_deleted after delete on ${records} for each row execut
 /** An advisory lock of this schema. */
 const lockOf = ({ schema }: Names, part: string): string => `hashtext('idempotent-receiver ${schema}'), ${part}`;
 
-/**
- * The statements, as functions: planning one for 16 partitions takes four milliseconds, and a function's plan is kept. They are planned without
- * knowledge of what is in the tables, which are empty at first, so scanning a whole one is ruled out, and of how many keys are asked for.
- */
-const planned = 'language plpgsql set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan';
-
-/** One row, which the planner takes for a thousand: it would join batches of 500 row by row. */
-const many = (array: string): string => `generate_series(cardinality(${array}), cardinality(${array}))`;
-
 export function partitionFunctions(names: Names): string {
   const { schema, meta } = names;
   return `${addPartition(names)}
-${takeFunction(names)}
-${(['settle', 'extend'] as const).map((verb) => verbFunction(names, verb)).join('\n')}
 ${upkeepFunction(names)}
 ${dropFunction(names)}
 update ${meta} set part = 1, closed_part = 0, part_began_at = ${now};
@@ -90,29 +79,16 @@ begin
   execute format('alter table ${journal} attach partition ${journal}_%1$s for values in (%1$s)', number);
 end $body$;`;
 
-/** Answers as the statement of `takeSql` does. $1 is the state that taken keys get, $7 is nothing but a reason to wait. */
-function takeFunction(names: Names): string {
-  const { schema, records, fenceLiteral, meta } = names;
-  const by: Readonly<Record<string, string>> = {
-    fingerprint: 'seen.asked_fingerprint',
-    state: '$1',
-    token: 'seen.asked_token',
-    lease_until: 'seen.new_lease',
-    written_at: now,
-    expires_at: 'seen.new_expiry',
-    expires_minute: bucketOf('seen.new_expiry'),
-  };
-  return `create function ${schema}.take(smallint, bytea[], bytea[], text[], float8[], float8[], text)
-returns table (taken boolean, fence bigint, attempts integer, orphaned boolean, fingerprint bytea, state smallint, result bytea, reason bytea,
-  detail bytea, age_ms float8, lease_ms float8, expires_ms float8)
-${planned} as $body$
-#variable_conflict use_column
-declare
-  newest integer;
+/** How keys are taken in partitions: see `takeFunction`. */
+export function takeFromPartitions(names: Names): string {
+  const { records, fenceLiteral, meta } = names;
+  return takeFunction(
+    names,
+    `  newest integer;
   closed integer;
   marked integer; -- the one before, if it is not closed
-begin
-  -- What such a transaction sees does not move on, so what it sees of this row has to stand still.
+`,
+    `  -- What such a transaction sees does not move on, so what it sees of this row has to stand still.
   if current_setting('transaction_isolation') <> 'read committed' then perform from ${meta} where id for share; end if;
   loop
     select m.part into newest from ${meta} m where id;
@@ -120,18 +96,16 @@ begin
     select m.closed_part into closed from ${meta} m where id;
     exit when closed < newest;
   end loop;
-  if closed < newest - 1 then marked := newest - 1; end if;
+  marked := case when closed < newest - 1 then newest - 1 end;
   return query with seen as materialized (
-  select r.*, a.*, ${newTimes(`(case $1 when ${claimed} then lease_ms else 0 end)`)}
-  from ${many('$2')} cross join unnest($2, $3, $4, $5, $6) with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
-  left join lateral (select known.*, known.ctid as place from ${records} known where known.key = a.asked_key and known.state > 0 limit 1) r on true
+  select r.*, a.*, ${askedTimes}
+  from ${asked}
+  left join lateral (
+    select known.*, known.ctid as place from ${records} known where known.key = a.asked_key and known.state > 0
+    ${newestFirst(names, 'known')} limit 1) r on true
 ),
 again as (
-  update ${records} r set ${takenOver(fenceLiteral, (column) => by[column]!)}
-  from seen
-  where ${isAt(names, 'r', 'seen')} and seen.expires_at > ${now} and ${isFree('seen', 'seen.asked_fingerprint', 'seen.asked_token')}
-    and r.expires_at > ${now} and ${isFree('r', 'seen.asked_fingerprint', 'seen.asked_token')}
-  returning r.key, r.fence, r.attempts, r.orphaned
+  ${takeOver(names, (r) => `${r}.expires_at > ${now} and `)}
 ),
 gone as (
   delete from ${records} r using seen
@@ -141,32 +115,19 @@ gone as (
 fresh as (select seen.* from seen left join gone on gone.key = seen.asked_key where seen.key is null or gone.key is not null),
 marks as (
   insert into ${records} as r (key, part, ${newColumns})
-  select asked_key, marked, '', 0, '', 0, 0, false, ${now}, ${now}, '-infinity', 0 from fresh where marked is not null order by asked_key
+  select asked_key, marked, '', 0, '', 0, 0, false, ${now}, ${now}, '-infinity', 0 from fresh where marked is not null order by at
   on conflict (key, part) do update set state = 0 where r.state = 0
   returning r.key
 ),
 born as (
   insert into ${records} as r (key, part, ${newColumns})
   select asked_key, newest, ${newValues(fenceLiteral, '$1')}
-  from fresh where marked is null or exists (select from marks where marks.key = fresh.asked_key) order by asked_key
-  on conflict (key, part) do nothing
+  from fresh where marked is null or exists (select from marks where marks.key = fresh.asked_key) order by at
   returning r.key, r.fence, r.attempts, r.orphaned
 ),
 taken as (select * from again union all select * from born)
-select ${takenColumns()}
-from seen left join taken on taken.key = seen.asked_key
-order by at;
-end $body$;`;
-}
-
-function verbFunction(names: Names, verb: 'settle' | 'extend'): string {
-  const { sql, types } = verbs[verb];
-  return `create function ${names.schema}.${verb}(${types.join(', ')}, text) returns setof text
-${planned} as $body$
-begin
-  return query with first as (select 1 from ${many('$1')}),
-${sql(names)};
-end $body$;`;
+${told};`,
+  );
 }
 
 /** So long after its last record has expired a partition is dropped, in minutes: no statement is under way that began when it had not. */

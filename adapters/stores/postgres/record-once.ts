@@ -1,6 +1,7 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import { keyOf } from '../../../src/key.ts';
 import type { PgQueryable } from './client.ts';
+import { parameters } from './lists.ts';
 import { namesOf, type SchemaOptions } from './names.ts';
 import { answerOf, columnsOf, completed, type Taken, takeSql } from './rows.ts';
 
@@ -34,7 +35,7 @@ export async function recordOnce(tx: PgQueryable, options: RecordOnce): Promise<
   const { scope, id, retentionMs = 14 * 86_400_000 } = options;
   const names = namesOf(options);
   const ask = { key: keyOf(scope, id), fingerprint: '', token: '', leaseMs: 0, retainMs: retentionMs };
-  const sql = takeSql(names, completed, 'first as materialized (select 1 as one)');
+  const sql = takeSql(names, completed, `${parameters(5)}, null`);
   for (let tries = 0; tries < 8; tries++) {
     const { rows } = await tx.query(sql, columnsOf([ask]));
     const answer = answerOf(ask, rows[0] as Taken);

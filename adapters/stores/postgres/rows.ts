@@ -1,5 +1,6 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, Fingerprint, Key, RecordView } from '../../../src/store.ts';
+import { hexList, hexOf, hexOfText, numberList } from './lists.ts';
 import { bucketOf, type Names } from './names.ts';
 
 export const claimed = 1;
@@ -30,56 +31,19 @@ function fingerprintToBytes(fingerprint: Fingerprint): Buffer {
 }
 
 /** The parameters of a claim, column by column. */
-export function columnsOf(asks: readonly Ask[]): unknown[] {
+export function columnsOf(asks: readonly Ask[]): string[] {
   return [
-    asks.map(({ key }) => keyToBytes(key)),
-    asks.map(({ fingerprint }) => fingerprintToBytes(fingerprint)),
-    asks.map(({ token }) => token),
-    asks.map(({ leaseMs }) => leaseMs),
-    asks.map(({ retainMs }) => retainMs),
+    hexList(asks, ({ key }) => hexOf(keyToBytes(key))),
+    hexList(asks, ({ fingerprint }) => hexOf(fingerprintToBytes(fingerprint))),
+    hexList(asks, ({ token }) => hexOfText(token)),
+    numberList(asks, ({ leaseMs }) => leaseMs),
+    numberList(asks, ({ retainMs }) => retainMs),
   ];
 }
 
-/**
- * Takes the keys that are free, and tells what is known of the others as it was when the statement began: those it only reads, so that copies of
- * what is done neither wait for anybody nor write. `state` is what a taken key becomes: claimed, or completed inside of a unit. `first` are common
- * table expressions, of which that named `first` has one row and is run before anything is locked; its columns are answered too.
- *
- * A fence is drawn where the row is written, so that it is greater than any that the row has had. `limit 1` keeps the planner from reading the whole
- * table for a batch. Parameters: those of `columnsOf`.
- */
-export function takeSql(names: Names, state: typeof claimed | typeof completed, first: string): string {
-  if (names.partitions) return takeFromPartitionsSql(names, state, first);
-  const { records, fenceLiteral } = names;
-  const leaseMs = state === claimed ? 'lease_ms' : '0';
-  return `with ${first},
-seen as materialized (
-  select r.*, a.*, ${newTimes(leaseMs)}
-  from first cross join unnest($1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[])
-    with ordinality as a(asked_key, asked_fingerprint, asked_token, lease_ms, retain_ms, at)
-  left join lateral (select * from ${records} known where known.key = a.asked_key limit 1) r on true
-),
-taken as (
-  insert into ${records} as r (key, ${newColumns})
-  select asked_key, ${newValues(fenceLiteral, `${state}::smallint`)}
-  from seen where key is null or ${isFree('seen', 'asked_fingerprint', 'asked_token')} order by asked_key
-  on conflict (key) do update set ${takenOver(fenceLiteral, (column) => `excluded.${column}`)}
-  where ${isFree('r', 'excluded.fingerprint', 'excluded.token')}
-  returning r.key, r.fence, r.attempts, r.orphaned
-)
-select ${takenColumns()}, first.*
-from seen cross join first left join taken on taken.key = seen.asked_key
-order by at`;
-}
-
-/** The function that does it does not run before `first` is there to be handed over. */
-function takeFromPartitionsSql({ schema }: Names, state: number, first: string): string {
-  return `with ${first}
-select t.*, first.*
-from first cross join lateral ${schema}.take(${state}::smallint, $1::bytea[], $2::bytea[], $3::text[], $4::float8[], $5::float8[], first::text)
-  with ordinality as t
-order by t.ordinality`;
-}
+/** Asks the function that takes keys. `parameters` are those of `columnsOf`, and how long it waits for a key. */
+export const takeSql = ({ schema }: Names, state: typeof claimed | typeof completed, parameters: string): string =>
+  `select t.* from ${schema}.take(${state}::smallint, ${parameters}) with ordinality as t order by t.ordinality`;
 
 /** When the lease of a new record ends, and when it expires. */
 export const newTimes = (leaseMs: string): string =>
@@ -108,6 +72,10 @@ export function takenOver(fenceLiteral: string, by: (column: string) => string):
 export const takenColumns = (): string => `taken.key is not null as taken, coalesce(taken.fence, seen.fence) as fence,
   coalesce(taken.attempts, seen.attempts) as attempts, coalesce(taken.orphaned, seen.orphaned) as orphaned, ${seenColumns('seen')}`;
 
+/** Their names and types. */
+export const takenTypes = `taken boolean, fence bigint, attempts integer, orphaned boolean, fingerprint bytea, state smallint, result bytea, reason bytea,
+  detail bytea, age_ms float8, lease_ms float8, expires_ms float8`;
+
 /** All that a statement decides by time, it decides for the moment at which it began. */
 export const now = 'statement_timestamp()';
 
@@ -120,7 +88,7 @@ export function isFree(r: string, fingerprint: string, token: string): string {
 
 /** What of a row tells its answer. Times as milliseconds from now. */
 export function seenColumns(r: string): string {
-  const ms = (interval: string) => `(extract(epoch from ${interval}) * 1000)::float8`;
+  const ms = (interval: string) => `date_part('epoch', ${interval}) * 1000`;
   return `${r}.fingerprint, ${r}.state, ${r}.result, ${r}.reason, ${r}.detail,
   ${ms(`${now} - ${r}.written_at`)} as age_ms, ${ms(`${r}.lease_until - ${now}`)} as lease_ms,
   ${ms(`${r}.expires_at - ${now}`)} as expires_ms`;

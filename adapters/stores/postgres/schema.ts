@@ -1,14 +1,15 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import { type PgQueryable, sqlState } from './client.ts';
+import { verbFunctions } from './functions-schema.ts';
 import { journalStep } from './journal-schema.ts';
 import { type Names, namesOf, type SchemaOptions } from './names.ts';
 import { outboxStep } from './outbox-schema.ts';
-import { partitionedJournal, partitionedRecords, partitionFunctions } from './partitions-schema.ts';
+import { partitionedJournal, partitionedRecords, partitionFunctions, takeFromPartitions } from './partitions-schema.ts';
 import { recordColumns, recordStorage } from './records-schema.ts';
 
 /** What each version of the schema adds to the one before. */
 function steps(names: Names): readonly string[] {
-  const { records, fence, guard, meta, partitions } = names;
+  const { records, fence, meta, partitions } = names;
   return [
     `create sequence ${fence};
 
@@ -21,22 +22,18 @@ ${
 }
 
 create index records_expiry on ${records} (expires_minute);
-create index records_parked on ${records} (written_at, key) where state = 4;
-
--- A row that is there when a unit's transaction commits is a violation: a handler that commits by itself fails, instead of tearing the unit apart.
-create table ${guard} (
-  unit bigint primary key,
-  never bigint references ${guard} (unit) deferrable initially deferred
-) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);`,
+create index records_parked on ${records} (written_at, key) where state = 4;`,
     outboxStep(names),
     partitions ? partitionedJournal(names) : journalStep(names),
     `alter table ${meta} add partitions text, add part integer, add closed_part integer, add part_began_at timestamptz;
 ${partitions ? partitionFunctions(names) : ''}`,
+    // Processes of version 4 go on: what they need (the table `guard`, functions of other parameters) is left to them where it was.
+    `${partitions ? takeFromPartitions(names) : ''}${verbFunctions(names)}`,
   ];
 }
 
 /** The version of the schema that this code needs. */
-export const schemaVersion = 4;
+export const schemaVersion = 5;
 
 /**
  * The migration as text, for those who run their own: makes the tables, or brings them to this version. Safe to run again, and by several at

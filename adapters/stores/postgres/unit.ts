@@ -1,14 +1,15 @@
 import type { World } from '../../../src/clock.ts';
 import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, End, Key, Settled, TransactionalStore, Unit } from '../../../src/store.ts';
-import { isConflict, isDoubtful, isLocked, type PgClient, type PgResult, sqlState } from './client.ts';
+import { isDoubtful, type PgClient, type PgResult, sqlState } from './client.ts';
 import { endTransaction, type Probe, settleDoubt, type Transaction } from './doubt.ts';
-import { endTexts, impatientMs, lockedMs, untilKnown } from './leased.ts';
+import { endColumns, halved, uncounted, untilKnown } from './leased.ts';
 import { type Line, type Loan, lineOf } from './line.ts';
-import { bucketOf, isAt, type Names, placeOf } from './names.ts';
+import { inText } from './lists.ts';
+import type { Names } from './names.ts';
 import type { BoundedPool } from './pool.ts';
 import { inRounds } from './rounds.ts';
-import { answerOf, columnsOf, completed, keyToBytes, stateOf, type Taken, takeSql } from './rows.ts';
+import { columnsOf, completed, type Taken, takeSql } from './rows.ts';
 
 /** What every unit's transaction sets for itself, in milliseconds. */
 export interface UnitLimits {
@@ -36,7 +37,6 @@ export function transactionalUnit<Client extends PgClient>(
     let doubt: Doubt | undefined;
     let result: Awaited<ReturnType<typeof work>>;
     try {
-      await unit.begin();
       result = await work(unit);
       doubt = await unit.commit();
     } catch (error) {
@@ -59,45 +59,38 @@ interface Doubt {
   readonly error: unknown;
 }
 
+/** The parts of what a unit sends. */
 interface UnitSql {
+  /** Begins, answers the {@link Transaction}, and puts up the guard: a cursor that a commit has to run to its end, which fails. */
   readonly begin: string;
-  readonly record: string;
-  readonly settle: string;
+  record(asks: readonly Ask[], lockTimeoutMs: number): string;
+  amend(ends: readonly Amended[]): string;
   /** Takes the guard away, which fails if it is not there, and commits. */
-  commit(xid: string): string;
+  readonly commit: string;
 }
 
-/** Ends the last message's savepoint and makes the next one's, with `between` between them. */
-const nextSavepoint = (between: string): string => `release savepoint idempotent_message; ${between}savepoint idempotent_message`;
-const undoSavepoint = 'rollback to savepoint idempotent_message';
+const newSavepoint = 'savepoint idempotent_message';
+/** Ends the last message's savepoint and makes the next one's. */
+const nextSavepoint = `release ${newSavepoint}; ${newSavepoint}`;
+const undoSavepoint = `rollback to ${newSavepoint}`;
 
 function unitSql(names: Names, { statementTimeoutMs, idleTimeoutMs }: UnitLimits): UnitSql {
-  const now = 'statement_timestamp()';
+  const { schema } = names;
+  const set = (name: string, value: string) => `set_config('${name}', ${value}, true)`;
   return {
     begin: `begin isolation level read committed;
-set local statement_timeout = ${statementTimeoutMs}; set local idle_in_transaction_session_timeout = ${idleTimeoutMs};
-select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off';
-savepoint idempotent_message`,
-    record: takeSql(
-      names,
-      completed,
-      `before as materialized (select current_setting('lock_timeout') as lock_timeout),
-first as materialized (
-  select pg_current_xact_id()::text as xid, pg_backend_pid() as pid, lock_timeout, set_config('lock_timeout', $6, true) from before
-),
-armed as (insert into ${names.guard} (unit, never) select xid::bigint, -1 from first on conflict do nothing)`,
-    ),
-    settle: `update ${names.records} r set state = e.state, result = e.result, reason = e.reason, detail = e.detail, label = e.label,
-  attempts = e.attempts, lease_until = ${now}, written_at = ${now}, expires_at = ${now} + e.retain_ms * interval '1 ms',
-  expires_minute = ${bucketOf(`(${now} + e.retain_ms * interval '1 ms')`)}
-from unnest($1::bytea[], $2::text[], $3::smallint[], $4::float8[], $5::integer[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[])
-  as e(key, token, state, retain_ms, attempts, result, reason, detail, label)
-  cross join lateral (select ${placeOf(names, 'own')} from ${names.records} own where own.key = e.key and own.token = e.token limit 1) own
-where ${isAt(names, 'r', 'own')}`,
-    commit: (xid) =>
-      `with gone as (delete from ${names.guard} where unit = ${BigInt(xid)} returning unit) select 1 / count(*) from gone; commit`,
+select pg_current_xact_id()::text as xid, pg_backend_pid() as pid,
+  ${set('statement_timeout', `'${statementTimeoutMs}'`)}, ${set('idle_in_transaction_session_timeout', `'${idleTimeoutMs}'`)},
+  ${set('synchronous_commit', `case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end`)};
+declare idempotent_guard no scroll cursor with hold for select ${schema}.refuse_commit()`,
+    record: (asks, lockTimeoutMs) => takeSql(names, completed, inText([...columnsOf(asks), `${lockTimeoutMs}`])),
+    amend: (ends) => `select ${schema}.amend(${inText(endColumns(ends, ({ attempts }) => attempts))})`,
+    commit: 'close idempotent_guard; commit',
   };
 }
+
+/** How a unit's own record ends, and what its attempts become. */
+type Amended = End & { readonly attempts: number };
 
 /** What a unit has recorded of a key. */
 interface Own {
@@ -117,10 +110,10 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   readonly #own = new Map<Key, Own>();
   /** Why nothing of this unit may commit. */
   #failed: Error | undefined;
-  /** Nothing has been sent since the savepoint was made. */
-  #fresh = true;
-  /** What to set `lock_timeout` back to, where a statement of this unit has changed it. */
-  #lockTimeout: string | undefined;
+  /** Goes along with whatever is sent next. */
+  #unsent: string;
+  /** Whether there is a savepoint, and whether something has been sent since. */
+  #savepoint: 'none' | 'fresh' | 'used' = 'none';
   #running = false;
   #ended = false;
 
@@ -129,15 +122,12 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#line = line;
     this.#sql = sql;
     this.#limits = limits;
+    this.#unsent = `${sql.begin}; `;
   }
 
   get probe(): Probe | undefined {
     const [first] = this.#own.values();
     return this.transaction && first && { ...this.transaction, key: first.ask.key, token: first.ask.token };
-  }
-
-  async begin(): Promise<void> {
-    await this.#line.send(this.#sql.begin);
   }
 
   async record(asks: readonly Ask[]): Promise<Answer[]> {
@@ -150,7 +140,9 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
         if (answer) known.set(ask, answer);
       }
       const open = round.filter((ask) => !known.has(ask));
-      const answers = open.length > 0 ? await this.#take(open) : [];
+      const answers = await untilKnown(open, (some) =>
+        halved(some, this.#limits.lockTimeoutMs, (asked, patienceMs) => this.#take(asked, patienceMs)),
+      );
       for (const [i, ask] of open.entries()) {
         const answer = answers[i]!;
         known.set(ask, answer);
@@ -166,7 +158,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#running = true;
     const loan = this.#line.lend();
     try {
-      if (!this.#fresh) await this.#next();
+      if (this.#unsent !== '' || this.#savepoint !== 'fresh') await this.#next();
       let result: T;
       try {
         result = await run(loan.tx);
@@ -178,7 +170,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
         loan.end();
       }
       if (loan.used()) {
-        this.#fresh = false;
+        this.#savepoint = 'used';
         await this.#checkAfter(loan);
       }
       return result;
@@ -198,17 +190,8 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
       return 'ok';
     });
     if (changes.size === 0) return answers;
-    const list = [...changes.values()].sort((a, b) => (a.end.key < b.end.key ? -1 : 1));
-    const changed = list.map(({ end }) => end);
-    const { rowCount } = await this.#line.send(this.#sql.settle, [
-      changed.map(({ key }) => keyToBytes(key)),
-      changed.map(({ token }) => token),
-      changed.map((end) => stateOf(end.as)),
-      changed.map(({ retainMs }) => retainMs),
-      list.map(({ end, mine }) => mine.answer.attempt - (end.as === 'released' && !end.counted ? 1 : 0)),
-      ...endTexts(changed),
-    ]);
-    if (rowCount !== list.length) throw this.#fail(`Expected to settle ${list.length} records of this unit, got ${rowCount}`);
+    const changed = [...changes.values()].map(({ end, mine }) => ({ ...end, attempts: mine.answer.attempt - uncounted(end) }));
+    this.#unsent += `${this.#sql.amend(changed)}; `;
     return answers;
   }
 
@@ -216,17 +199,17 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   async commit(): Promise<Doubt | undefined> {
     this.#check();
     this.#ended = true;
-    let results: PgResult | readonly PgResult[];
+    let results: readonly PgResult[];
     try {
-      results = await this.#line.send(this.transaction ? this.#sql.commit(this.transaction.xid) : 'commit');
+      results = await this.#send(this.#sql.commit);
     } catch (error) {
-      if (!isDoubtful(error)) throw this.#failed ?? (sqlState(error) === '22012' ? this.#tornApart(error) : error);
+      if (!isDoubtful(error)) throw this.#failed ?? (sqlState(error) === '34000' ? this.#tornApart(error) : error);
       this.broken = new Error('A COMMIT on this connection got no answer', { cause: error });
       return { error };
     }
-    const last = Array.isArray(results) ? (results.at(-1) as PgResult) : (results as PgResult);
+    const command = results.at(-1)!.command;
     // A COMMIT of a transaction that is aborted rolls back, and calls that a success.
-    if (last.command !== undefined && last.command !== 'COMMIT') throw this.#failed ?? this.#tornApart(undefined);
+    if (command !== undefined && command !== 'COMMIT') throw this.#failed ?? this.#tornApart(undefined);
     return undefined;
   }
 
@@ -240,40 +223,40 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     }
   }
 
-  /** Keys that another transaction holds for too long must not keep the others from being handled: the batch is halved until they are alone. */
-  async #take(asks: readonly Ask[], lockTimeoutMs: number = this.#limits.lockTimeoutMs): Promise<Answer[]> {
-    for (let tries = 1; ; tries++) {
-      if (!this.#fresh) await this.#next();
-      try {
-        const answers = await untilKnown(asks, async (open) => {
-          const { rows } = await this.#line.send(this.#sql.record, [...columnsOf(open), `${lockTimeoutMs}`]);
-          const { xid, pid, lock_timeout } = rows[0] as { xid: string; pid: number; lock_timeout: string };
-          this.transaction = { xid, pid };
-          this.#lockTimeout ??= lock_timeout;
-          return (rows as Taken[]).map((row, i) => answerOf(open[i]!, row));
-        });
-        this.#fresh = false;
-        return answers;
-      } catch (error) {
-        if (!isLocked(error) && !(isConflict(error) && tries < 3)) throw error;
-        await this.#undo();
-        if (isConflict(error)) continue;
-        if (asks.length === 1) return [{ state: 'busy', remainingMs: lockedMs }];
-        const half = asks.length >> 1;
-        return [...(await this.#take(asks.slice(0, half), impatientMs)), ...(await this.#take(asks.slice(half), impatientMs))];
-      }
-    }
+  /** What was to go along is sent first. Answers what each statement does. */
+  async #send(text: string): Promise<readonly PgResult[]> {
+    const unsent = this.#unsent;
+    this.#unsent = '';
+    const results: PgResult | readonly PgResult[] = await this.#line.send(unsent + text);
+    if (!Array.isArray(results)) throw this.#fail('Expected an array of results for several statements, as pg answers');
+    // The first one has begun.
+    this.transaction ??= results[1].rows[0] as Transaction;
+    return results;
   }
 
-  /** Where the client pipelines it is not waited for, and goes to the server with what is sent next. Handlers wait for locks as long as they like. */
+  async #take(asks: readonly Ask[], lockTimeoutMs: number): Promise<readonly Taken[]> {
+    const results = await this.#send(`${this.#sql.record(asks, lockTimeoutMs)}; ${this.#renew()}`).catch((error: unknown) => {
+      // The transaction is aborted, or was not even begun.
+      this.#failed ??= error as Error;
+      throw error;
+    });
+    const { rows } = results.findLast(({ command }) => command === 'SELECT')!;
+    return rows as readonly Taken[];
+  }
+
+  /** Whatever was written so far is undone no more by what fails next. */
+  #renew(): string {
+    const text = this.#savepoint === 'none' ? newSavepoint : nextSavepoint;
+    this.#savepoint = 'fresh';
+    return text;
+  }
+
+  /** Where the client pipelines it is not waited for, and goes to the server with what is sent next; but nothing may be sent that has no transaction. */
   async #next(): Promise<void> {
-    const restored = this.#lockTimeout === undefined ? '' : `set local lock_timeout = '${this.#lockTimeout}'; `;
-    this.#lockTimeout = undefined;
-    this.#fresh = true;
-    const sent = this.#line.send(nextSavepoint(restored)).catch((cause: unknown) => {
+    const sent = this.#send(this.#renew()).catch((cause: unknown) => {
       this.#failed ??= this.#tornApart(cause);
     });
-    if (this.#line.pipelines) return;
+    if (this.#line.pipelines && this.transaction) return;
     await sent;
     this.#check();
   }
@@ -281,7 +264,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   async #undo(): Promise<void> {
     try {
       await this.#line.send(undoSavepoint);
-      this.#fresh = true;
+      this.#savepoint = 'fresh';
     } catch (cause) {
       throw this.#tornApart(cause);
     }

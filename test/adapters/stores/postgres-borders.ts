@@ -144,6 +144,25 @@ export const borderClauses: readonly Clause<PartitionedHarness>[] = [
     },
   },
   {
+    id: 'border mark',
+    says: 'a key that is forgotten is new, whatever it has left in the partition before',
+    async run(harness) {
+      const { db, schema, store } = harness;
+      const other = storeOf(harness, 1_000);
+      await store.unit(async (unit) => {
+        // Keeps the first partition open.
+        claimed((await unit.record([once('a')]))[0]!);
+        await turn(db, schema);
+        const first = claimed((await other.claim([once('b')]))[0]!);
+        assert.deepEqual(await other.settle([{ ...once('b'), ...asCompleted }]), ['ok']);
+        assert.equal(await other.forget(once('b').key), true);
+        const again = claimed((await other.claim([{ ...once('b'), token: 'again' }]))[0]!);
+        assert.equal(again.attempt, 1);
+        assert.ok(again.fence > first.fence);
+      });
+    },
+  },
+  {
     id: 'border late',
     says: 'who comes to a partition when it has been closed goes on to the next',
     async run(harness) {

@@ -61,7 +61,7 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
   it.each(faults)('with %s under a claim: it is given once, to the token that asked', async (fault) => {
     const { mine, harness } = await stand();
     for (let i = 0; i < 3; i++) {
-      proxy.next({ fault, when: 'with ordinality as a(' });
+      proxy.next({ fault, when: '.take(' });
       const answer = claimed(await insist(() => single(mine).claim(`key ${i}`, 'mine')));
       expect(answer).toMatchObject({ attempt: 1, orphaned: false });
       expect(await harness.store.inspect!(keyOf(`key ${i}`))).toMatchObject({ state: 'claimed', attempts: 1, fence: answer.fence });
@@ -75,11 +75,11 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
     const { claim, settle, extend } = single(mine);
     await claim('done', 't');
     await claim('back', 't');
-    proxy.next({ fault, when: 'with ordinality as h(' });
+    proxy.next({ fault, when: '.extend(' });
     expect(await insist(() => extend('done', 't'))).toBe('ok');
-    proxy.next({ fault, when: 'with ordinality as e(' });
+    proxy.next({ fault, when: '.settle(' });
     expect(await insist(() => settle('done', 't', { as: 'completed', result: 'r' }))).toBe('ok');
-    proxy.next({ fault, when: 'with ordinality as e(' });
+    proxy.next({ fault, when: '.settle(' });
     expect(await insist(() => settle('back', 't', asReleased))).toBe('ok');
     const { claim: look } = single(harness.store);
     expect(await look('done', 'x')).toMatchObject({ state: 'completed', result: 'r' });
@@ -104,7 +104,7 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
     const { mine, harness } = await stand();
     const outcomes = { resolved: 0, rejected: 0 };
     for (let i = 0; i < 3; i++) {
-      proxy.next({ fault, when: 'from gone; commit' });
+      proxy.next({ fault, when: 'close idempotent_guard; commit' });
       const unit = mine.unit(async (unit) => {
         await unit.record([ask(`m${i}`, 't')]);
         await unit.savepoint((tx) => harness.write(tx, `effect ${i}`) as Promise<void>);
@@ -130,7 +130,7 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
     async (fault) => {
       const { mine, harness } = await stand();
       await single(mine).claim('again', 't');
-      proxy.next({ fault, when: 'from gone; commit' });
+      proxy.next({ fault, when: 'close idempotent_guard; commit' });
       const unit = mine.unit(async (unit) => {
         await unit.record([ask('again', 't')]);
         await unit.savepoint((tx) => harness.write(tx, 'effect') as Promise<void>);
@@ -164,7 +164,7 @@ describe('postgresStore, whose connection fails', { timeout: 60_000 }, () => {
     expect(thrown).toEqual([true]);
   });
 
-  it.each(['begin isolation', 'with ordinality as a(', 'release savepoint', 'insert into', 'commit'])(
+  it.each(['begin isolation', 'release savepoint', 'insert into', 'commit'])(
     'at "%s" of a receiver’s units: all messages are done in the end, each effect once',
     async (when) => {
       const { mine, harness } = await stand();

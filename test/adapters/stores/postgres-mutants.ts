@@ -12,12 +12,10 @@ export interface StatementMutant {
 }
 
 const now = String.raw`statement_timestamp\(\)`;
-const claim = 'lease_ms * interval';
-const record = 'pg_current_xact_id';
-const settle = 'e.counted';
+const taking = 'lock_timeout_before';
+const settle = 'r.attempts + e.attempts';
 const extend = 'h.lease_ms';
 /** In the functions of partitions. */
-const taking = 'pg_advisory_xact_lock_shared';
 const upkeep = 'returns setof integer';
 const drop = 'returns boolean';
 
@@ -39,9 +37,8 @@ export const statementMutants: readonly StatementMutant[] = [
     name: 'makes a claim that is sent again a new one',
     from: 'fence = case when ',
     to: 'fence = case when false and ',
-    where: claim,
+    where: taking,
     breaks: '8a',
-    partitioned: { where: taking },
   },
   {
     name: 'counts a claim that is sent again',
@@ -85,12 +82,17 @@ export const statementMutants: readonly StatementMutant[] = [
   { name: 'keeps the result of a record that has expired', from: ', result = null,', to: ',', breaks: 'stale result', partitioned: null },
   {
     name: 'makes records without an end',
-    from: 'greatest(lease_ms, retain_ms)',
+    from: /greatest\(\(case[^)]*\), retain_ms\)/,
     to: '1e12',
     breaks: '11a claimed',
-    partitioned: { from: /greatest\(\(case[^)]*\), retain_ms\)/, to: '1e12' },
   },
   { name: 'takes a damaged record', from: /octet_length\(\w+\.fingerprint\) in \(0, 16\)/g, to: 'true', breaks: '15a' },
+  {
+    name: 'does not look again when somebody was faster',
+    from: 'when unique_violation then',
+    to: 'when division_by_zero then',
+    breaks: '2a',
+  },
   // Ending and extending.
   { name: 'does not compare the token of a settle', from: 'r.token = i.token', to: 'true', where: settle, breaks: '7a' },
   { name: 'does not compare the token of an extension', from: 'r.token = i.token', to: 'true', where: extend, breaks: '7a' },
@@ -111,7 +113,7 @@ export const statementMutants: readonly StatementMutant[] = [
     to: "when r.state = e.state then 'fenced'",
     breaks: '8c',
   },
-  { name: 'keeps the attempt of an uncounted release', from: 'case when e.counted then 0 else 1 end', to: '0', breaks: '9b' },
+  { name: 'keeps the attempt of an uncounted release', from: 'r.attempts + e.attempts', to: 'r.attempts', breaks: '9b' },
   { name: 'drops the result', from: 'result = e.result', to: 'result = null', where: settle, breaks: '3a' },
   { name: 'drops the reason', from: 'reason = e.reason', to: 'reason = null', where: settle, breaks: '10b' },
   {
@@ -153,14 +155,13 @@ export const statementMutants: readonly StatementMutant[] = [
   { name: 'counts what has expired', from: RegExp(`where expires_at > ${now} group by`), to: 'group by', breaks: 'admin e' },
   { name: 'shows what has expired', from: RegExp(`where key = \\$1 and expires_at > ${now}$`), to: 'where key = $1', breaks: 'admin a' },
   // Units.
-  { name: 'records as claimed, not as done', from: '3::smallint', to: '1::smallint', where: record, breaks: '20a' },
+  { name: 'records as claimed, not as done', from: '.take(3::smallint', to: '.take(1::smallint', breaks: '20a' },
   {
     name: 'makes a claim that is held anew, instead of the record',
     from: 'fence = case when ',
     to: 'fence = case when false and ',
-    where: record,
+    where: taking,
     breaks: '20g',
-    partitioned: { where: taking },
   },
   { name: 'does not undo what a failed handler wrote', from: 'rollback to savepoint idempotent_message', to: 'select 1', breaks: '20c' },
   {
@@ -172,17 +173,17 @@ export const statementMutants: readonly StatementMutant[] = [
   { name: 'drops the result in a unit', from: 'result = e.result', to: 'result = null', where: 'own.token', breaks: '20d' },
   {
     name: 'does not notice a handler that commits',
-    from: /select xid::bigint, -1 from first/,
-    to: 'select xid::bigint, null from first',
+    from: /for select [^;]*refuse_commit\(\)/,
+    to: 'for select 1',
     breaks: 'commit',
   },
   {
     name: 'does not notice a handler that began another transaction',
-    from: 'select 1 / count(*) from gone',
-    to: 'select 1 from gone',
+    from: 'close idempotent_guard; commit',
+    to: 'select 1; commit',
     breaks: 'begin',
   },
-  { name: 'rolls back where it should commit', from: 'from gone; commit', to: 'from gone; rollback', breaks: '20a' },
+  { name: 'rolls back where it should commit', from: 'idempotent_guard; commit', to: 'idempotent_guard; rollback', breaks: '20a' },
   {
     name: 'takes a COMMIT without an answer for one that has happened',
     from: /exists \(select from [^)]*\) as recorded/,
@@ -213,7 +214,7 @@ export const partitionMutants: readonly StatementMutant[] = [
     to: 'do update set state = 0',
     breaks: 'border waits',
   },
-  { name: 'takes a mark for a record', from: 'and known.state > 0', to: '', breaks: 'border looked' },
+  { name: 'takes a mark for a record', from: 'and known.state > 0', to: '', breaks: 'border mark' },
   {
     name: 'looks for a key in the newest partition only',
     from: 'and known.state > 0',

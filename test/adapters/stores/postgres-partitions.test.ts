@@ -122,7 +122,7 @@ describe('postgresStore in partitions', { timeout: 60_000 }, () => {
 
     /** Answers whether the key is done. */
     async function handle(id: string, worker: number): Promise<boolean> {
-      const asked = { ...ask(id, `${worker}`), key: keyOfId('test', id), leaseMs: 60_000, retainMs: 60_000 };
+      const asked = { ...ask(id, `${worker}`), key: keyOfId('test', id), leaseMs: hour, retainMs: hour };
       const [way, ms, fails] = [random(3), random(8), random(5) === 0];
       if (way === 0) {
         const { state } = (await store.claim([asked]))[0]!;

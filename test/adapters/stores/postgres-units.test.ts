@@ -1,10 +1,10 @@
-import type pg from 'pg';
+import pg from 'pg';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { PgPool, PostgresStoreOptions } from '../../../adapters/stores/postgres/index.ts';
 import { postgresStore } from '../../../adapters/stores/postgres/index.ts';
 import { attribute, createReceiver } from '../../../src/index.ts';
 import { ask, asReleased, keyOf, retainMs, single } from '../../../src/testing/clauses/kit.ts';
-import { actions, delivery } from '../../support/stand.ts';
+import { actions, delivery, latch } from '../../support/stand.ts';
 import { poolOf, postgresHarness } from './postgres-harness.ts';
 
 const cleanups: (() => unknown)[] = [];
@@ -32,7 +32,7 @@ describe.each([false, true])('a handler that meddles with the transaction (pipel
         await tx.query(sql);
       });
     });
-    await expect(unit).rejects.toThrow(/violates foreign key|Expected the unit's transaction to stay open/);
+    await expect(unit).rejects.toThrow(/only the unit to end its transaction|Expected the unit's transaction to stay open/);
     expect(await read()).toEqual([]);
     expect([await state('a'), await state('b')]).toEqual([undefined, undefined]);
   });
@@ -169,16 +169,58 @@ describe('a key that another transaction holds', () => {
   });
 });
 
+describe('the round trips of a receiver', () => {
+  /** What goes to the server while a batch of so many is handled. */
+  async function textsOf(size: number, guarantee: 'transactional' | 'leased'): Promise<readonly string[]> {
+    const texts: string[] = [];
+    class Telling extends pg.Client {
+      override query(...args: any[]): any {
+        if (typeof args[0] === 'string') texts.push(args[0]);
+        return (super.query as (...all: any[]) => any)(...args);
+      }
+    }
+    const { store, insert } = await stand({}, { Client: Telling } as pg.PoolConfig);
+    const options = { scope: 'test', key: attribute('id'), store };
+    const receiver =
+      guarantee === 'leased'
+        ? createReceiver({ ...options, guarantee }, () => {})
+        : createReceiver(options, ({ id }: { id: string }, { tx }) => insert(tx, id).then(() => {}));
+    await receiver.process([delivery('checks the tables first')]);
+    texts.length = 0;
+    const verdicts = await receiver.process(Array.from({ length: size }, (_, i) => delivery(`a${i}`)));
+    expect(new Set(actions(verdicts))).toEqual(new Set(['ack completed']));
+    await receiver.stop();
+    return texts;
+  }
+  const isOwn = (text: string) => !text.startsWith('insert into');
+
+  it.each([1, 50])('transactional, %d in a group: one to begin, one between two messages, one to commit', async (size) => {
+    const texts = await textsOf(size, 'transactional');
+    expect(texts.filter((text) => !isOwn(text))).toHaveLength(size);
+    expect(texts.filter(isOwn).map((text) => text.split(/[ ;]/)[0])).toEqual(['begin', ...Array(size - 1).fill('release'), 'close']);
+  });
+
+  it.each([1, 50])('leased, %d in a batch: one to claim, one to settle the first, one for all that end in the meantime', async (size) => {
+    const verbs = (await textsOf(size, 'leased')).map((text) => /\.(\w+)\(/.exec(text)?.[1]);
+    expect(verbs.filter((verb) => verb === 'take')).toHaveLength(1);
+    // Leases are extended if all this takes long.
+    expect(verbs.filter((verb) => verb === 'settle').length).toBeLessThanOrEqual(Math.min(size, 3));
+    expect(verbs.every((verb) => verb === 'take' || verb === 'settle' || verb === 'extend')).toBe(true);
+  });
+});
+
 describe('units of one store', () => {
   it('run as many at once as unitsAtOnce says, and leave connections for claims', async () => {
     const { db, schema, insert } = await stand();
     let open = 0;
     let most = 0;
+    const all = latch();
     const store = postgresStore<pg.PoolClient>(db as unknown as PgPool<pg.PoolClient>, { schema, unitsAtOnce: 3 });
     const receiver = createReceiver({ scope: 'test', key: attribute('id'), store }, async ({ id }: { id: string }, { tx }) => {
       most = Math.max(most, ++open);
+      if (open === 3) all.open();
+      await all.promise;
       await insert(tx, id);
-      await new Promise((resolve) => setTimeout(resolve, 20));
       open--;
     });
     const calls = Array.from({ length: 9 }, async (_, i) => {

@@ -149,7 +149,7 @@ describe('a connection that never answers, on a pool without any limit of time',
   it.each([false, true])('at the COMMIT of a unit is cut off, and what has become of it found out (pipelining: %s)', async (pipeline) => {
     const { mine, proxy, insert, read } = await behindProxy({ statementTimeoutMs: 300 }, { pipeline });
     for (const fault of ['hang-reply', 'hang-request'] as const) {
-      proxy.next({ fault, when: 'from gone; commit' });
+      proxy.next({ fault, when: 'close idempotent_guard; commit' });
       const unit = mine.unit(async (unit) => {
         await unit.record([ask(fault, 't')]);
         await unit.savepoint((tx) => insert(tx, fault) as Promise<unknown>);
@@ -176,8 +176,13 @@ describe('a connection that never answers, on a pool without any limit of time',
   it('under each verb is cut off, and does not use up the pool', async () => {
     const { mine, proxy, pool } = await behindProxy({ statementTimeoutMs: 750 });
     const { claim, settle, extend } = single(mine);
-    for (const call of [() => claim('a', 't'), () => settle('a', 't', asCompleted), () => extend('a', 't'), () => mine.purge(1)]) {
-      proxy.next({ fault: 'hang-request', when: 'first as materialized' });
+    for (const [when, call] of [
+      ['.take(', () => claim('a', 't')],
+      ['.settle(', () => settle('a', 't', asCompleted)],
+      ['.extend(', () => extend('a', 't')],
+      ['skip locked', () => mine.purge(1)],
+    ] as const) {
+      proxy.next({ fault: 'hang-request', when });
       await expect(call()).rejects.toThrow('Expected an answer of Postgres within 1500 ms, got none');
       expect(pool.idleCount).toBe(pool.totalCount);
     }
