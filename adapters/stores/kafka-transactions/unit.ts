@@ -121,12 +121,14 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
       if (running) throw new ReceiverError('store', 'Expected one savepoint after another, got two at once');
       running = true;
       if (++savepoints % atATime === 0) await new Promise((resolve) => setImmediate(resolve));
-      const written = new Savepoint(limits, cause);
+      const written = new Savepoint(limits, cause, outgoing);
       try {
         const result = await run(written);
-        for (const each of written.outgoing) outgoing.push(each);
         offset = written.offset ?? offset;
         return result;
+      } catch (error) {
+        written.undo();
+        throw error;
       } finally {
         written.open = false;
         running = false;
@@ -146,8 +148,7 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
     const notes: Note[] = [];
     let completed = 0;
     for (const [key, mine] of own) {
-      const from = mine.at * entryWords;
-      if (mine.state === 'completed') entries.set(mine.entries.subarray(from, from + entryWords), entryWords * completed++);
+      if (mine.state === 'completed') copyEntry(mine.entries, mine.at, entries, completed++);
       // One that is given back after its first try was not counted is as good as never seen.
       else if (mine.parked || mine.attempt > 1 || mine.attempts > 0) notes.push(noteOf(key, mine));
     }
@@ -161,6 +162,10 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
   return { unit, close };
 }
 
+function copyEntry(from: Int32Array, at: number, to: Int32Array, as: number): void {
+  for (let word = 0; word < entryWords; word++) to[as * entryWords + word] = from[at * entryWords + word]!;
+}
+
 function noteOf(key: Key, { entries, at, attempts, parked }: Own): Note {
   return { key, fingerprint: entries[at * entryWords + 4]!, attempts, parked };
 }
@@ -171,22 +176,30 @@ function knownOf(key: Key, mine: Own): Known {
   return mine.state === 'completed' ? { state: 'completed', fingerprint, ageMs: 0 } : { state: mine.state, fingerprint, note };
 }
 
-/** What one handler, or the source, writes. It is dropped if that fails. */
+/** What one handler, or the source, writes: at the end of what the unit publishes, as long as it has not failed. */
 class Savepoint implements KafkaTx {
-  readonly outgoing: Outgoing[] = [];
   offset: string | undefined;
   open = true;
   readonly #limits: OutgoingLimits;
   readonly #cause: Cause | undefined;
+  readonly #outgoing: Outgoing[];
+  readonly #from: number;
 
-  constructor(limits: OutgoingLimits, cause: Cause | undefined) {
+  constructor(limits: OutgoingLimits, cause: Cause | undefined, outgoing: Outgoing[]) {
     this.#limits = limits;
     this.#cause = cause;
+    this.#outgoing = outgoing;
+    this.#from = outgoing.length;
   }
 
   publish(topic: string, message: Publication): void {
     this.#check();
-    this.outgoing.push(outgoingOf(topic, message, this.outgoing.length, this.#cause, this.#limits));
+    const ordinal = this.#outgoing.length - this.#from;
+    this.#outgoing.push(outgoingOf(topic, message, ordinal, this.#cause, this.#limits));
+  }
+
+  undo(): void {
+    this.#outgoing.length = this.#from;
   }
 
   /** For the source that the messages come from. */

@@ -9,18 +9,25 @@ export async function within<T>(
   task: (isLate: () => boolean) => Promise<T>,
   unwanted?: AbortSignal,
 ): Promise<T> {
-  let late = false;
+  let late = unwanted?.aborted ?? false;
   let cancel = () => {};
+  let giveUp = () => {};
   const limit = new Promise<never>((_, reject) => {
     cancel = clock.after(ms, () => {
       late = true;
       reject(new ReceiverError('store', `Expected ${what} within ${Math.round(ms)} ms`));
     });
-    unwanted?.addEventListener('abort', () => reject(new ReceiverError('store', `Nobody waits for ${what} any more`)), { once: true });
+    giveUp = () => {
+      late = true;
+      reject(new ReceiverError('store', `Nobody waits for ${what} any more`));
+    };
+    if (late) giveUp();
   });
+  unwanted?.addEventListener('abort', giveUp, { once: true });
   try {
     return await Promise.race([task(() => late), limit]);
   } finally {
     cancel();
+    unwanted?.removeEventListener('abort', giveUp);
   }
 }

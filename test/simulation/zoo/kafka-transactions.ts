@@ -36,8 +36,8 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     patches: [
       {
         file: `${folder}/partition.ts`,
-        from: 'if (!(await settled(at, record.id, cause)))',
-        to: 'await settled(at, record.id, cause);\n      if (!at)',
+        from: 'committed = await settled(at, record.id, cause);',
+        to: 'await settled(at, record.id, cause);\n        committed = true;',
       },
     ],
   },
@@ -48,8 +48,8 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     patches: [
       {
         file: `${folder}/partition.ts`,
-        from: 'if (!(await settled(at, record.id, cause)))',
-        to: 'if ([await settled(at, record.id, cause)])',
+        from: 'committed = await settled(at, record.id, cause);',
+        to: 'await settled(at, record.id, cause);',
       },
     ],
   },
@@ -98,7 +98,7 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     look,
     patches: [
       {
-        file: `${folder}/partition.ts`,
+        file: `${folder}/writer.ts`,
         from: 'if (changes?.offset !== undefined) await step(() => sendOffset(tx, changes.offset!, isLate));',
         to: 'void sendOffset;',
       },
@@ -110,9 +110,9 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     look,
     patches: [
       {
-        file: `${folder}/partition.ts`,
+        file: `${folder}/writer.ts`,
         from: 'const sent = await step(() => sendAll(tx, [...(chunks.at(-1) ?? []), log]));',
-        to: 'const apart = await step(() => producers.begin());\n      const own = await step(() => sendAll(apart, [log]));\n      await step(() => apart.commit());\n      const rest = chunks.at(-1) ?? [];\n      const sent = rest.length > 0 ? [...own, ...(await step(() => sendAll(tx, rest)))] : own;',
+        to: 'await place.turn;\n        const apart = await step(() => producers.begin());\n        const own = await step(() => sendAll(apart, [log]));\n        await step(() => apart.commit());\n        const rest = chunks.at(-1) ?? [];\n        const sent = rest.length > 0 ? [...own, ...(await step(() => sendAll(tx, rest)))] : own;',
       },
     ],
   },
