@@ -15,7 +15,8 @@ export function complaints(found: Found, aim: Aim): string[] {
     return said;
   }
   // A Kafka consumer that stood still has lost its partition and knows it, so that hardly any of its writes come late.
-  if (cell.mode === 'fenced' && cell.broker !== 'kafka' && aim.stops >= 60 && found.refused === 0) said.push('not exercised: no stale write came to the ledger');
+  if (cell.mode === 'fenced' && cell.broker !== 'kafka' && aim.stops >= 60 && found.refused === 0)
+    said.push('not exercised: no stale write came to the ledger');
   if (!found.told['duplicate']) said.push('not exercised: nothing came twice');
   if (lost.length > 0) said.push(`${lost.length} lost: ${some(lost)}`);
   if (wrong.length > 0) said.push(`${wrong.length} doubled that must not be: ${some(wrong)}`);
