@@ -183,7 +183,7 @@ describe('the round trips of a receiver', () => {
     const options = { scope: 'test', key: attribute('id'), store };
     const receiver =
       guarantee === 'leased'
-        ? createReceiver({ ...options, guarantee }, () => {})
+        ? createReceiver({ ...options, guarantee, concurrency: size }, () => {})
         : createReceiver(options, ({ id }: { id: string }, { tx }) => insert(tx, id).then(() => {}));
     await receiver.process([delivery('checks the tables first')]);
     texts.length = 0;
