@@ -19,7 +19,7 @@ import {
 import { stepsAside } from './effects/aside.ts';
 import { isClaimLost, ReceiverError } from './errors.ts';
 import { failureOf, type Handled, runHandler, type Thrown } from './handler.ts';
-import { askOf, isAsking, type Job } from './job.ts';
+import { askOf, isAsking, type Job, lanesOf } from './job.ts';
 import type { Verdict } from './message.ts';
 import type { Answer, End, Ending, TransactionalStore, Unit } from './store.ts';
 
@@ -39,8 +39,8 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   const builtOn = new WeakMap<Job, { readonly jobs: readonly Job[]; readonly delivered: Promise<void> }>();
   /** Jobs whose unit did not commit. */
   const undone = new WeakSet<Job>();
-  /** Claimed before their unit, which turns the claim into the record. */
-  const counted = new WeakSet<Job>();
+  /** The attempts of those that were claimed before their unit, which turns the claim into the record. */
+  const counted: Counted = new WeakMap();
 
   /** Jobs of calls that come at the same time share a unit, unless it belongs to a partition. */
   function inUnit(jobs: readonly Job[]): Promise<Verdict[]> {
@@ -62,47 +62,65 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     await Promise.all([runTogether(clear.flat()), ...(suspect.length > 0 ? [runSuspects(suspect)] : [])]);
   }
 
+  /** A group at a time, so that no claim lapses while others have their turn. */
+  async function runSuspects(lanes: readonly (readonly Job[])[]): Promise<void> {
+    const jobs = lanes.flat();
+    const blockers = new Map<string, Job>();
+    for (let at = 0; at < jobs.length; at += settings.groupSize) {
+      const [blocked, free] = split(jobs.slice(at, at + settings.groupSize), ({ lane }) => blockers.has(lane));
+      for (const job of blocked) deliver(job, behind(core, job, blockers.get(job.lane)!));
+      await runCounted(lanesOf(free));
+      for (const job of free) if (job.verdict!.action === 'retry' && !blockers.has(job.lane)) blockers.set(job.lane, job);
+    }
+  }
+
   /**
    * Their attempts are counted durably before any of their handlers runs: of all in one call, and they run as others do. A lane with one that had been
    * counted before runs one by one: that may have killed its process, and would take an attempt of all its company each time.
    */
-  async function runSuspects(lanes: readonly (readonly Job[])[]): Promise<void> {
-    const again = new Set(settings.maxAttempts > 1 ? await countAll(lanes) : lanes);
+  async function runCounted(lanes: readonly (readonly Job[])[]): Promise<void> {
+    let again: ReadonlySet<readonly Job[]>;
+    try {
+      again = new Set(settings.maxAttempts > 1 ? await countAll(lanes) : lanes);
+    } catch (error) {
+      return lanes.forEach((lane) => giveUp(lane, error));
+    }
     const [alone, together] = split(lanes, (lane) => again.has(lane));
     await Promise.all([runTogether(together.flat()), ...alone.map(runOneByOne)]);
   }
 
-  /** Answers the lanes in which one had been counted before, or can't be used any more; nothing of them is claimed then. */
+  /**
+   * Answers the lanes in which one had been counted before, or can't be used any more; nothing of them is claimed then. @throws if it can't be told
+   * what has been counted: whatever was is given back, or lapses.
+   */
   async function countAll(lanes: readonly (readonly Job[])[]): Promise<readonly (readonly Job[])[]> {
     const [late, jobs] = split(lanes.flat().filter(isSuspect), ({ lease }) => lease!.over);
-    const before = new Set(late);
-    try {
-      const answers = await core.store!.claim(jobs.map((job) => askOf(job, settings)));
-      jobs.forEach((job, i) => {
-        const answer = answers[i]!;
-        if (answer.state !== 'claimed') return;
-        counted.add(job);
-        if (answer.attempt > 1) before.add(job);
-      });
-    } catch {
-      // Each of them meets the same alone. If only the answer was lost, its token finds its claim.
-      return lanes;
-    }
-    const again = lanes.filter((lane) => lane.some((job) => before.has(job)));
-    await giveBack(again.flat().filter((job) => counted.delete(job)));
-    return again;
+    const again = new Set(late);
+    const answers = await core.store!.claim(jobs.map((job) => askOf(job, settings)));
+    jobs.forEach((job, i) => {
+      const answer = answers[i]!;
+      if (answer.state !== 'claimed') {
+        job.answer = answer;
+        return;
+      }
+      counted.set(job, answer.attempt);
+      if (answer.attempt > 1) again.add(job);
+    });
+    const found = lanes.filter((lane) => lane.some((job) => again.has(job)));
+    const claims = found.flat().filter((job) => counted.delete(job));
+    if (claims.length > 0) await core.store!.settle(claims.map((job) => endOf(core, job, unstartedEnding)));
+    // What is claimed anew is another claim: nothing that comes late of the first one may touch it.
+    for (const job of claims) job.token = settings.world.random.token();
+    return found;
   }
 
-  /** Not started: the attempts do not count. */
-  async function giveBack(jobs: readonly Job[]): Promise<void> {
-    if (jobs.length === 0) return;
-    try {
-      await core.store!.settle(jobs.map((job) => endOf(core, job, unstartedEnding)));
-    } catch {
-      // Still claimed, then, which its token finds.
-      return;
+  function giveUp(lane: readonly Job[], error: unknown): void {
+    let blocker: Job | undefined;
+    for (const job of lane) {
+      if (blocker) deliver(job, behind(core, job, blocker));
+      else deliver(job, job.preset ?? storeTrouble(core, job, error));
+      if (job.verdict!.action === 'retry') blocker ??= job;
     }
-    for (const job of jobs) job.token = settings.world.random.token();
   }
 
   function isSuspect(job: Job): boolean {
@@ -196,6 +214,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     if (answer!.state !== 'claimed') return verdictFor(core, job, answer!)!;
     const unfit = unfitClaim(core, job, answer!.attempt);
     if (unfit) return conclude(core, job, unfit);
+    counted.set(job, answer!.attempt);
     const [verdict] = await runUnit([job]);
     return undone.has(job) ? releaseCounted(job, verdict!) : verdict!;
   }
@@ -213,7 +232,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
 
   /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. */
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
-    const work = new UnitOfWork(core, owner);
+    const work = new UnitOfWork(core, owner, counted);
     const run = async (unit: Unit<unknown> | undefined): Promise<Verdict[]> => {
       const verdicts = await work.run(unit, jobs, () => sound(jobs));
       for (const job of jobs) whenForeseen.get(job)?.();
@@ -247,10 +266,12 @@ class UnitOfWork {
   readonly #owner: object;
   readonly #ends: End[] = [];
   readonly #recorded = new Set<string>();
+  readonly #counted: Counted;
 
-  constructor(core: Core, owner: object) {
+  constructor(core: Core, owner: object, counted: Counted) {
     const { settings, tell, cache } = core;
     this.#owner = owner;
+    this.#counted = counted;
     this.#core = {
       ...core,
       tell: (name, job, details) => {
@@ -325,7 +346,9 @@ class UnitOfWork {
       this.#end(job, unfit.ending);
       return unfit.verdict();
     }
-    if (core.stopping.aborted || lease.over) {
+    // A claim that has lapsed meanwhile was counted anew here, and that would be undone with the transaction.
+    const isLapsed = (this.#counted.get(job) ?? attempt) !== attempt;
+    if (core.stopping.aborted || lease.over || isLapsed) {
       this.#end(job, unstartedEnding);
       return retry(core, job, core.stopping.aborted ? 'stopped' : 'expired', 0);
     }
@@ -361,6 +384,8 @@ class UnitOfWork {
     this.#ends.push(endOf(this.#core, job, ending));
   }
 }
+
+type Counted = WeakMap<Job, number>;
 
 /** What stops the lanes of a call. */
 interface Order {
