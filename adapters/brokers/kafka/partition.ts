@@ -49,7 +49,7 @@ export interface PartitionSettings {
 
 /**
  * In transactional mode a process that dies takes the count of its attempts with it, so what may have killed one has to be counted beforehand, which
- * costs a transaction for each. So many messages after an assignment are counted, and nothing beyond them is begun before the offsets
+ * costs a claim for each group, and a transaction for each message that had been counted before. So many messages after an assignment are counted, and nothing beyond them is begun before the offsets
  * that they free are committed: whatever comes again and again moves on by so many each time, until the one that kills is among them.
  */
 const suspectsAtOnce = 100;
