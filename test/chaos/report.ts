@@ -10,8 +10,9 @@ export function complaints(found: Found, aim: Aim): string[] {
   for (const what of ['messages', 'kills', 'stops', 'storeFaults', 'brokerFaults'] as const)
     if (found[what] < least[what]) said.push(`not exercised: ${found[what]} ${what}, and ${least[what]} have to be`);
   if (isNaive) {
-    if (lost.length === 0) said.push('the naive consumer lost nothing: the harness is blind to losses, or was too kind');
-    if (doubled.length === 0) said.push('the naive consumer doubled nothing: the harness is blind to doubles, or was too kind');
+    if (lost.length === 0) said.push('not exercised: the naive consumer lost nothing, so the harness is blind to losses, or was too kind');
+    if (doubled.length === 0)
+      said.push('not exercised: the naive consumer doubled nothing, so the harness is blind to doubles, or was too kind');
     return said;
   }
   // A Kafka consumer that stood still has lost its partition and knows it, so that hardly any of its writes come late.
@@ -25,6 +26,9 @@ export function complaints(found: Found, aim: Aim): string[] {
   if (left > 0) said.push(`${left} not acked in the end`);
   return said;
 }
+
+/** Of a complaint: not that something was wrong, but that too little has happened to tell. */
+export const isTooLittle = (complaint: string): boolean => complaint.startsWith('not exercised');
 
 const some = (all: readonly string[]) => all.slice(0, 5).join(', ') + (all.length > 5 ? ', …' : '');
 
