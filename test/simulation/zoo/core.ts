@@ -205,6 +205,24 @@ export const coreBugs: readonly Bug[] = [
     patches: [{ file: 'src/transactional.ts', from: 'core.store !== undefined && lane.some(', to: 'false && lane.some(' }],
   },
   {
+    name: 'counts the attempt of another’s message in the transaction that runs it',
+    wild: 'counters in the transaction that dies (W35)',
+    look: transactional,
+    patches: [{ file: 'src/transactional.ts', from: 'job.answer = answer;\n        return;', to: 'return;' }],
+  },
+  {
+    name: 'claims again under the token of a claim that got no answer',
+    wild: 'Kafka’s own protocol: a delayed EndTxn ends a later transaction (Jepsen on Bufstream 0.1.0)',
+    look: transactional,
+    patches: [
+      {
+        file: 'src/transactional.ts',
+        from: 'return lanes.forEach((lane) => giveUp(lane, error));',
+        to: 'void [giveUp, error];\n      again = new Set(lanes);',
+      },
+    ],
+  },
+  {
     name: 'records a failed handler as done',
     wild: 'eachBatchAutoResolve and swallowed errors (W4, 3.5)',
     look: transactional,
