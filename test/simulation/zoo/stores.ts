@@ -47,8 +47,8 @@ export const storeBugs: readonly Bug[] = [
     patches: [
       {
         file: memory,
-        from: 'claim: async (asks) => asks.map(claimOne),',
-        to: "claim: async (asks) => asks.map((ask) => (find(ask.key)?.state === 'claimed' ? take(ask, 1, false) : claimOne(ask))),",
+        from: 'claim: each(claimOne),',
+        to: "claim: each((ask, at) => (find(ask.key, at)?.state === 'claimed' ? take(ask, at, 1, false) : claimOne(ask, at))),",
       },
     ],
   },
@@ -85,7 +85,7 @@ export const storeBugs: readonly Bug[] = [
     name: 'parks without ever counting',
     wild: 'messages that kill their process, for ever (W35)',
     look: leased,
-    patches: [{ file: memory, from: 'take(ask, record.attempts + 1, true,', to: 'take(ask, record.attempts, true,' }],
+    patches: [{ file: memory, from: 'take(ask, at, record.attempts + 1, true,', to: 'take(ask, at, record.attempts, true,' }],
   },
   {
     name: 'purges claims that are held',
@@ -104,7 +104,11 @@ export const storeBugs: readonly Bug[] = [
     wild: 'record TTL set to the lock TTL (W24)',
     look: leased,
     patches: [
-      { file: memory, from: 'lease(record, 0, end.retainMs);', to: 'lease(record, 0, Math.min(end.retainMs, record.leaseUntil - now()));' },
+      {
+        file: memory,
+        from: 'lease(record, at, 0, end.retainMs);',
+        to: 'lease(record, at, 0, Math.min(end.retainMs, record.leaseUntil - at));',
+      },
     ],
   },
   {
