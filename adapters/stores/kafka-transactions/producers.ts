@@ -1,5 +1,5 @@
 import type { Clock } from '../../../src/clock.ts';
-import { type Placing, partitionOf } from '../../brokers/kafka/partitioner.ts';
+import { type Placing, partitionOf } from '../../../src/partitioner.ts';
 import type { KafkaClient, KafkaProducer, KafkaTransaction } from './client.ts';
 import { within } from './within.ts';
 

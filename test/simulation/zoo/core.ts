@@ -226,7 +226,7 @@ export const coreBugs: readonly Bug[] = [
     name: 'records a failed handler as done',
     wild: 'eachBatchAutoResolve and swallowed errors (W4, 3.5)',
     look: transactional,
-    patches: [{ file: 'src/transactional.ts', from: 'this.#end(job, ending);\n      return verdict();', to: 'return verdict();' }],
+    patches: [{ file: 'src/unit-of-work.ts', from: 'this.#end(job, ending);\n      return verdict();', to: 'return verdict();' }],
   },
   {
     name: 'remembers as done what a transaction has recorded before it commits',
@@ -234,7 +234,7 @@ export const coreBugs: readonly Bug[] = [
     look: transactional,
     patches: [
       {
-        file: 'src/transactional.ts',
+        file: 'src/unit-of-work.ts',
         from: 'cache: { ...cache, add: (key, entry) => void this.#later.push(() => cache.add(key, entry)) },',
         to: '',
       },

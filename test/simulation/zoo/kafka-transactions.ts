@@ -89,7 +89,7 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
         from: "if (at.failures !== failures) throw new ReceiverError('store', 'The unit before this one did not commit');",
         to: '',
       },
-      { file: 'src/transactional.ts', from: 'await sound();', to: 'void sound;' },
+      { file: 'src/unit-of-work.ts', from: 'await sound();', to: 'void sound;' },
     ],
   },
   {
