@@ -40,8 +40,8 @@ const db = new DatabaseSync(task.file);
 db.exec('pragma busy_timeout = 10000');
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-async function at(border: Border, id?: string): Promise<void> {
-  if (task.id !== undefined && id !== undefined && id !== task.id) return;
+async function at(border: Border, ...ids: string[]): Promise<void> {
+  if (task.id !== undefined && ids.length > 0 && !ids.includes(task.id)) return;
   if (task.kill === border && !(task.once && existsSync(task.once))) {
     if (task.once) writeFileSync(task.once, '');
     process.kill(process.pid, 'SIGKILL');
@@ -67,25 +67,27 @@ consumer.on('consumer.crash', ({ payload }) => say(`crash ${payload.restart} ${p
 consumer.on('consumer.commit_offsets', () => void at('after the offset'));
 
 const base = sqliteStore(db, { lockTimeoutMs: 20_000 });
-let handled: string | undefined;
+/** Of the unit that is open. */
+let handled: string[] = [];
 const thrown = new Set<string>();
 const store = {
   ...base,
   unit: ((work) =>
     base
       .unit(async (unit) => {
+        handled = [];
         const done = await work(unit);
-        await at('before the commit', handled);
+        await at('before the commit', ...handled);
         return done;
       })
       .then(async (done) => {
-        await at('after the commit', handled);
+        await at('after the commit', ...handled);
         return done;
       })) as typeof base.unit,
 };
 
 async function effect(tx: DatabaseSync, { id, key, n }: { id: string; key: string; n: number }): Promise<void> {
-  handled = id;
+  handled.push(id);
   if (task.throwEvery && n % task.throwEvery === 0 && !thrown.has(id)) {
     thrown.add(id);
     say('throw');
