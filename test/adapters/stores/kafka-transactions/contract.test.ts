@@ -55,6 +55,7 @@ transactionalStoreContract<KafkaTx>({
     { clause: '20d', reason: 'a dedup log keeps no results; the rest is in once.test.ts' },
     { clause: '20e', reason: noClaims },
     { clause: '20g', reason: noClaims },
+    { clause: '20j', reason: noClaims },
     {
       clause: '20i',
       reason: 'the clock of a broker can not be moved; ids.test.ts moves that of the index, and the broker deletes the log',
