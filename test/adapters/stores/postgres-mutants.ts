@@ -206,8 +206,18 @@ export const statementMutants: readonly StatementMutant[] = [
 
 /** Where records are in partitions. */
 export const partitionMutants: readonly StatementMutant[] = [
-  { name: 'leaves no mark in a partition that is not closed', from: 'marked := case when closed < newest - 1 then newest - 1 end;', to: 'marked := null;', breaks: 'border open' },
-  { name: 'leaves no mark, and has looked before', from: 'marked := case when closed < newest - 1 then newest - 1 end;', to: 'marked := null;', breaks: 'border looked' },
+  {
+    name: 'leaves no mark in a partition that is not closed',
+    from: 'marked := case when closed < newest - 1 then newest - 1 end;',
+    to: 'marked := null;',
+    breaks: 'border open',
+  },
+  {
+    name: 'leaves no mark, and has looked before',
+    from: 'marked := case when closed < newest - 1 then newest - 1 end;',
+    to: 'marked := null;',
+    breaks: 'border looked',
+  },
   {
     name: 'takes a record for a mark',
     from: /do update set state = 0 where r\.state = 0/,
