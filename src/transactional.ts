@@ -100,6 +100,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
         return;
       }
       counted.set(job, answer.attempt);
+      job.orphaned = answer.orphaned;
       if (answer.attempt > 1) again.add(job);
     });
     const found = lanes.filter((lane) => lane.some((job) => again.has(job)));

@@ -103,7 +103,7 @@ export class UnitOfWork {
       this.#end(job, unstartedEnding);
       return retry(core, job, core.stopping.aborted ? 'stopped' : 'expired', 0);
     }
-    core.tell('claimed', job, { attempt, orphaned });
+    core.tell('claimed', job, { attempt, orphaned: orphaned || job.orphaned });
     const steps = core.journal && stepsAside(job.key, lease, { ...settings, store: core.journal });
     let failed: Thrown | undefined;
     let handled: Handled;
