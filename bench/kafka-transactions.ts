@@ -67,7 +67,7 @@ async function byHand(kafka: Kafka, name: string, size: number): Promise<Contend
 
 async function withIds(kafka: Kafka, name: string, size: number): Promise<Contender> {
   const [input, output] = [await makeTopic(kafka, `input-${size}`, 1), await makeTopic(kafka, `output-${size}`, partitions)];
-  const store = kafkaTransactions({ kafka, groupId: input, dedupLog: `${input}-ids` });
+  const store = kafkaTransactions({ kafka, groupId: input, dedupLog: `${input}-ids`, createPartitioner });
   await store.assign({ topic: input, partition: 0 });
   const receiver = createReceiver(
     { scope: 'bench', key: attribute('id'), store, groupSize: size },

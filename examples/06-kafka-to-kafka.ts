@@ -27,7 +27,7 @@ else await main();
 async function work(): Promise<void> {
   const groupId = `${run}-enrichment`;
   const consumer = client.consumer({ groupId, sessionTimeout: 6_000, heartbeatInterval: 1_000 });
-  const store = kafkaTransactions({ kafka: client, groupId, dedupLog: `${run}-ids` });
+  const store = kafkaTransactions({ kafka: client, groupId, dedupLog: `${run}-ids`, createPartitioner });
   const receiver = createReceiver({ scope: 'enrichment', key: header('message-id'), store, leaseMs: 6_000 }, async (order: Order, ctx) => {
     const country = order.customer.startsWith('a') ? 'AT' : 'BE';
     // Sent only if the transaction commits, together with the order's id and the offset.

@@ -1,7 +1,7 @@
 import { realWorld, type World } from '../../../src/clock.ts';
 import type { Delivered, Destination, Outgoing } from '../../../src/effects/outbox.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
-import { type Placing, partitionOf } from '../../../src/partitioner.ts';
+import { type Placing, partitionOf } from './partitioner.ts';
 
 /** The part of `new Kafka(…)` of kafkajs that a destination uses. */
 export interface KafkaProducing {

@@ -37,7 +37,7 @@ export interface KafkaTransactionsOptions {
   readonly maxMessageBytes?: number;
   /** `CompressionTypes` of kafkajs. @default none */
   readonly compression?: number;
-  /** `createPartitioner` of kafkajs. @default one that places keys as that of kafkajs and Java clients does */
+  /** `createPartitioner` of kafkajs. @default that of kafkajs */
   readonly createPartitioner?: unknown;
   /** Time and chance. @default the machine's own */
   readonly world?: World;
@@ -79,8 +79,8 @@ const rememberedMs = 60_000;
  * - One cluster, input, output and log. Effects in a database do not belong to the transaction: use an outbox there.
  * - Owners fence each other by transactional id. An owner that was fenced, or whose transaction took too long, rejects every unit with
  *   `claim-lost`, the outcome of the last one being the new owner's to know, until `assign` is called again: that is the proof of ownership.
- * - Nothing is open while the handlers of a unit run: all is sent after the last of them has ended. The next unit's handlers run meanwhile, and it is
- *   sent while this one commits, but commits only after, and only if, this one has.
+ * - Nothing is open while handlers run: all is sent after the last handler of a unit has ended. The next unit's handlers run meanwhile, and it
+ *   commits only after, and only if, this one has.
  * - A commit in doubt is settled by taking the ids over once more, which ends what is open, and reading whether the unit is in the log. If the partition
  *   had another owner by then, that one is fenced once, and has to be assigned it again.
  * - Attempts and parked messages are in the log too. Results are not kept: leave `results` off.
@@ -155,8 +155,7 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
   }
 
   return {
-    // One commits, one is sent, and of one the handlers run.
-    unitsAtOnce: 3,
+    unitsAtOnce: 2,
     chained: true,
     perPartition: true,
 

@@ -32,7 +32,7 @@ export interface Outgoing {
     readonly key: string | Buffer | null;
     readonly value: string | Buffer | null;
     readonly headers: Readonly<Record<string, string | Buffer>>;
-    readonly partition: number | undefined;
+    readonly partition?: number;
   };
 }
 
@@ -55,11 +55,11 @@ export function outgoingOf(topic: string, given: Publication, ordinal: number, c
       'text or bytes, or `partition` a number: kafkajs would spread the message anew on every retry',
       partition ?? key,
     );
-  const message: Outgoing['message'] = {
+  const message = {
     key: key === undefined || key === null ? null : copyOf('key', key),
     value: value === null ? null : copyOf('value', value),
     headers: headersOf(headers, name, cause),
-    partition,
+    ...(partition === undefined ? {} : { partition }),
   };
   let bytes = overheadBytes + sizeOf(message.key) + sizeOf(message.value);
   for (const header in message.headers) bytes += header.length + sizeOf(message.headers[header]!);

@@ -2,18 +2,17 @@ import { sleep, type World } from '../../../src/clock.ts';
 import { digest } from '../../../src/digest.ts';
 import { describeError, isClaimLost, ReceiverError } from '../../../src/errors.ts';
 import type { Key, TransactionalStore } from '../../../src/store.ts';
-import { isFenced, type TopicPartition } from './client.ts';
-import { line } from './line.ts';
+import { isFenced, isPassing, type KafkaTransaction, type TopicPartition } from './client.ts';
 import { memory } from './memory.ts';
-import type { KafkaTx, OutgoingLimits } from './outgoing.ts';
+import { chunksOf, type KafkaTx, type OutgoingLimits } from './outgoing.ts';
 import { after, free, type Probation } from './probation.ts';
 import type { Producers } from './producers.ts';
 import type { LogReader } from './reader.ts';
-import { decodeRecord, entriesOf, type Kind, type LogRecord } from './record.ts';
+import { decodeRecord, encodeRecord, entriesOf, type Kind, type LogRecord } from './record.ts';
 import { type Serial, serial } from './serial.ts';
 import type { Topics } from './topics.ts';
 import { type Changes, openUnit } from './unit.ts';
-import { now, type Place, writer } from './writer.ts';
+import { within } from './within.ts';
 
 /** One partition of the input topic, as long as this process remembers it. */
 export interface OwnedPartition {
@@ -77,15 +76,12 @@ const none = new Int32Array(0);
 export function ownedPartition(options: PartitionOptions): OwnedPartition {
   const { of, producers, world, topics } = options;
   const { clock, random } = world;
-  const log = writer({ ...options, dedupLog: options.limits.dedupLog, clock });
   const name = `${of.topic}/${of.partition}`;
   const known = memory({ retentionMs: options.retentionMs });
-  const transactions = line();
+  const committing = serial();
   /** Up to here the log is in memory. */
   let position: string | undefined;
   let term = newTerm(notAssigned());
-  /** New producers are being made: nothing else is begun, which the log could not be read past. */
-  let takingOver: Promise<unknown> = Promise.resolve();
   /** What is being assigned. */
   let coming: Term | undefined;
   let revokedAt: number | undefined;
@@ -107,12 +103,44 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     return { kind, id: newId(), probation: free, entries: none, notes: [], ...rest };
   }
 
-  /** Runs when all transactions that were begun before have ended, and before any other begins. */
-  function alone<R>(task: () => Promise<R>): Promise<R> {
-    return transactions.run(async (turn) => {
-      await turn;
-      return task();
+  /** One transaction, up to its commit. Answers where the next record of the log will be, at the earliest. */
+  async function write(record: LogRecord, changes?: Changes, limitMs = options.flushTimeoutMs): Promise<string | undefined> {
+    const log = {
+      topic: options.limits.dedupLog,
+      message: { key: `${options.groupId}/${of.topic}`, value: encodeRecord(record), partition: of.partition },
+    };
+    return within(clock, limitMs, 'a transaction to be sent', async (isLate) => {
+      const step = <T>(run: () => Promise<T>): Promise<T> => {
+        if (isLate()) throw new ReceiverError('store', 'The transaction was given up');
+        return run();
+      };
+      const tx = await step(() => producers.begin());
+      const chunks = chunksOf(changes?.outgoing ?? [], options.maxRequestBytes);
+      for (const chunk of chunks.slice(0, -1)) await step(() => sendAll(tx, chunk));
+      const sent = await step(() => sendAll(tx, [...(chunks.at(-1) ?? []), log]));
+      if (changes?.offset !== undefined) await step(() => sendOffset(tx, changes.offset!, isLate));
+      await step(() => tx.commit());
+      const at = sent.find(({ topicName, partition }) => topicName === log.topic && partition === of.partition)?.baseOffset;
+      return at === undefined ? undefined : String(BigInt(at) + 1n);
     });
+  }
+
+  function sendAll(tx: KafkaTransaction, list: readonly { readonly topic: string; readonly message: unknown }[]) {
+    const byTopic = Map.groupBy(list, ({ topic }) => topic);
+    const topicMessages = [...byTopic].map(([topic, each]) => ({ topic, messages: each.map(({ message }) => message) }));
+    return tx.sendBatch({ acks: -1, topicMessages, ...(options.compression === undefined ? {} : { compression: options.compression }) });
+  }
+
+  async function sendOffset(tx: KafkaTransaction, offset: string, isLate: () => boolean): Promise<void> {
+    const offsets = { consumerGroupId: options.groupId, topics: [{ topic: of.topic, partitions: [{ partition: of.partition, offset }] }] };
+    for (let waitMs = 10; ; waitMs = Math.min(waitMs * 2, 500)) {
+      try {
+        return await tx.sendOffsets(offsets);
+      } catch (error) {
+        if (!isPassing(error) || isLate()) throw error;
+        await sleep(clock, waitMs);
+      }
+    }
   }
 
   /** Reads what is in the log from `position` to a record of this very take-over. */
@@ -143,22 +171,16 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
    * Fence, then read. New producers with the same ids: what an older one had begun is ended by the broker, and nothing else of it can commit. The
    * log is then read up to a record that was written after the fence, so all that did commit is known.
    */
-  function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<Found> {
-    const taking = fenceAndRead(at, kind, wanted);
-    takingOver = taking.catch(() => {});
-    return taking;
-  }
-
-  async function fenceAndRead(at: Term, kind: 'assigned' | 'mark', wanted: Buffer | undefined): Promise<Found> {
+  async function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<Found> {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
     let next = kind;
     // What was read before a try broke off is not read again.
     const found: Found = { wanted: false, assigned: false };
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
       try {
-        await log.fence(Math.max(1, giveUpAt - clock.now()));
+        await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
         const mark = recordOf(next);
-        await log.write(mark);
+        await write(mark);
         // Nobody has died if the rest has to be tried again.
         next = 'mark';
         await catchUp(mark.id, wanted, found);
@@ -172,32 +194,17 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     }
   }
 
-  /** @throws if what was begun after so many failures must not commit */
-  function expectSound(at: Term, failures: number): void {
+  /** Brings the changes of a unit into the log. Resolves only if they have committed. */
+  async function flush(at: Term, record: LogRecord, changes?: Changes): Promise<void> {
     if (at.lost) throw at.lost;
-    if (at.failures !== failures) throw new ReceiverError('store', 'The unit before this one did not commit');
-  }
-
-  /** Brings the changes of a unit into the log. Resolves only if they have committed, and only in its turn. */
-  async function flush(at: Term, failures: number, record: LogRecord, changes?: Changes, place = now): Promise<void> {
-    const check = () => expectSound(at, failures);
-    for (let committed = false; !committed; ) {
-      await takingOver;
-      check();
-      const { present } = log;
-      try {
-        position = (await log.write(record, { changes, place, check })) ?? position;
-        committed = true;
-      } catch (cause) {
-        await place.turn;
-        // Also if it was given back meanwhile: whoever has it now would be fenced.
-        check();
-        // The one before has been settled, by new producers, and has committed: this one is sent anew.
-        if (present.aborted) continue;
-        if (isFenced(cause)) throw lose(at, 'its producers are fenced, or their transaction took too long', cause);
-        committed = await settled(at, record.id, cause);
-        if (!committed) throw new ReceiverError('store', `The transaction did not commit: ${describeError(cause)}`, { cause });
-      }
+    try {
+      position = (await write(record, changes)) ?? position;
+    } catch (cause) {
+      if (isFenced(cause)) throw lose(at, 'its producers are fenced, or their transaction took too long', cause);
+      // Given back meanwhile: whoever has it now would be fenced.
+      if (at.lost) throw at.lost;
+      if (!(await settled(at, record.id, cause)))
+        throw new ReceiverError('store', `The transaction did not commit: ${describeError(cause)}`, { cause });
     }
     known.apply(record, clock.wall());
   }
@@ -217,25 +224,21 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     }
   }
 
-  async function commit(at: Term, failures: number, probation: Probation, changes: Changes, place: Place): Promise<void> {
+  async function commit(at: Term, failures: number, probation: Probation, changes: Changes): Promise<void> {
     try {
+      if (at.failures !== failures) throw new ReceiverError('store', 'The unit before this one did not commit');
       const { entries, notes, outgoing, offset } = changes;
       if (entries.length + notes.length + outgoing.length === 0 && offset === undefined) {
-        place.passed();
-        await place.turn;
-        return expectSound(at, failures);
+        if (at.lost) throw at.lost;
+        return;
       }
-      await flush(at, failures, recordOf('unit', { probation: after(probation, changes), entries, notes }), changes, place);
+      await flush(at, recordOf('unit', { probation: after(probation, changes), entries, notes }), changes);
     } catch (error) {
       at.failures++;
-      // When all that is built on it has failed too, a turn of the event loop: whoever asked for the unit has been told then, and what is begun
-      // afterwards is not built on it.
-      at.telling ??= transactions
-        .idle()
-        .then(() => sleep(clock, 0))
-        .then(() => {
-          at.telling = undefined;
-        });
+      // A turn of the event loop: whoever asked for the unit has been told then, and what is begun afterwards is not built on it.
+      at.telling ??= sleep(clock, 0).then(() => {
+        at.telling = undefined;
+      });
       throw error;
     } finally {
       at.pending.splice(at.pending.indexOf(changes), 1);
@@ -248,7 +251,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     const { failures } = at;
     const { done, result } = await at.working.run(async () => {
       // On probation nothing overlaps, so that it is known what a process died of.
-      if (known.probation.limit > 0) await transactions.idle();
+      if (known.probation.limit > 0) await committing.idle();
       const { probation } = known;
       return probation.limit === 1 ? options.alone.run(() => run(at, failures, probation, work)) : run(at, failures, probation, work);
     });
@@ -276,12 +279,12 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         }
         return known.find(key, entries, entry, clock.wall());
       },
-      count: (note) => alone(() => flush(at, failures, recordOf('unit', { probation, notes: [note] }))),
+      count: (note) => committing.run(() => flush(at, recordOf('unit', { probation, notes: [note] }))),
     });
     const result = await work(unit);
     const changes = close();
     at.pending.push(changes);
-    const done = transactions.run((turn, passed) => commit(at, failures, probation, changes, { turn, passed }));
+    const done = committing.run(() => commit(at, failures, probation, changes));
     done.catch(() => {});
     if (probation.limit === 1) await done;
     return { done, result };
@@ -296,12 +299,11 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
 
     async replay(key) {
       const entries = entriesOf([{ key, fingerprint: '' }]);
-      return alone(async () => {
+      return committing.run(async () => {
         const at = term;
         const found = known.find(key, entries, 0, clock.wall());
         if (at.lost || found?.state !== 'parked') return false;
-        const note = { ...found.note, attempts: 0, parked: undefined };
-        await flush(at, at.failures, recordOf('unit', { probation: known.probation, notes: [note] }));
+        await flush(at, recordOf('unit', { probation: known.probation, notes: [{ ...found.note, attempts: 0, parked: undefined }] }));
         return true;
       });
     },
@@ -311,7 +313,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       revokedAt = undefined;
       const at = newTerm(undefined);
       coming = at;
-      return alone(async () => {
+      return committing.run(async () => {
         try {
           await topics.check(of.topic);
           await takeOver(at, 'assigned');
@@ -333,9 +335,9 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       term.lost ??= notAssigned();
       if (coming) coming.lost ??= notAssigned();
       revokedAt = clock.now();
-      await alone(async () => {
+      await committing.run(async () => {
         // So that the next owner knows that nothing has died here. If it has taken over already, it is not told.
-        if (wasOwned) await log.write(recordOf('returned'), { limitMs: Math.min(farewellMs, options.flushTimeoutMs) }).catch(() => {});
+        if (wasOwned) await write(recordOf('returned'), undefined, Math.min(farewellMs, options.flushTimeoutMs)).catch(() => {});
         await producers.disconnect();
       });
     },

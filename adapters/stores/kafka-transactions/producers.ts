@@ -1,5 +1,4 @@
 import type { Clock } from '../../../src/clock.ts';
-import { type Placing, partitionOf } from '../../../src/partitioner.ts';
 import type { KafkaClient, KafkaProducer, KafkaTransaction } from './client.ts';
 import { within } from './within.ts';
 
@@ -10,14 +9,6 @@ export interface Producers {
   /** A transaction on the next producer. The one before must have committed. */
   begin(): Promise<KafkaTransaction>;
   disconnect(): Promise<void>;
-}
-
-/** As kafkajs and Java clients place keys; kafkajs's own function computes in BigInts, which takes ten times as long. */
-export function placeOf({
-  message: { partition, key },
-  partitionMetadata,
-}: Placing & { message: { partition?: number | null | undefined } }): number {
-  return partition ?? partitionOf(Buffer.from(key!), partitionMetadata.length);
 }
 
 export interface ProducerSettings {
@@ -52,7 +43,7 @@ export function producers(kafka: KafkaClient, transactionalId: string, settings:
       allowAutoTopicCreation: false,
       // A lost reply may be asked for again as long as the transaction lasts; the sequence number of the first try protects.
       retry: { initialRetryTime: 10, maxRetryTime: 1_000, retries: 60 },
-      createPartitioner: createPartitioner ?? (() => placeOf),
+      ...(createPartitioner === undefined ? {} : { createPartitioner }),
     });
     try {
       await within(clock, connectTimeoutMs, 'a connection', () => producer.connect(), unwanted);

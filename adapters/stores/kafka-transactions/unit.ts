@@ -121,14 +121,12 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
       if (running) throw new ReceiverError('store', 'Expected one savepoint after another, got two at once');
       running = true;
       if (++savepoints % atATime === 0) await new Promise((resolve) => setImmediate(resolve));
-      const written = new Savepoint(limits, cause, outgoing);
+      const written = new Savepoint(limits, cause);
       try {
         const result = await run(written);
+        for (const each of written.outgoing) outgoing.push(each);
         offset = written.offset ?? offset;
         return result;
-      } catch (error) {
-        written.undo();
-        throw error;
       } finally {
         written.open = false;
         running = false;
@@ -148,7 +146,8 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
     const notes: Note[] = [];
     let completed = 0;
     for (const [key, mine] of own) {
-      if (mine.state === 'completed') copyEntry(mine.entries, mine.at, entries, completed++);
+      const from = mine.at * entryWords;
+      if (mine.state === 'completed') entries.set(mine.entries.subarray(from, from + entryWords), entryWords * completed++);
       // One that is given back after its first try was not counted is as good as never seen.
       else if (mine.parked || mine.attempt > 1 || mine.attempts > 0) notes.push(noteOf(key, mine));
     }
@@ -162,10 +161,6 @@ export function openUnit(options: UnitOptions): { unit: Unit<KafkaTx>; close(): 
   return { unit, close };
 }
 
-function copyEntry(from: Int32Array, at: number, to: Int32Array, as: number): void {
-  for (let word = 0; word < entryWords; word++) to[as * entryWords + word] = from[at * entryWords + word]!;
-}
-
 function noteOf(key: Key, { entries, at, attempts, parked }: Own): Note {
   return { key, fingerprint: entries[at * entryWords + 4]!, attempts, parked };
 }
@@ -176,30 +171,22 @@ function knownOf(key: Key, mine: Own): Known {
   return mine.state === 'completed' ? { state: 'completed', fingerprint, ageMs: 0 } : { state: mine.state, fingerprint, note };
 }
 
-/** What one handler, or the source, writes: at the end of what the unit publishes, as long as it has not failed. */
+/** What one handler, or the source, writes. It is dropped if that fails. */
 class Savepoint implements KafkaTx {
+  readonly outgoing: Outgoing[] = [];
   offset: string | undefined;
   open = true;
   readonly #limits: OutgoingLimits;
   readonly #cause: Cause | undefined;
-  readonly #outgoing: Outgoing[];
-  readonly #from: number;
 
-  constructor(limits: OutgoingLimits, cause: Cause | undefined, outgoing: Outgoing[]) {
+  constructor(limits: OutgoingLimits, cause: Cause | undefined) {
     this.#limits = limits;
     this.#cause = cause;
-    this.#outgoing = outgoing;
-    this.#from = outgoing.length;
   }
 
   publish(topic: string, message: Publication): void {
     this.#check();
-    const ordinal = this.#outgoing.length - this.#from;
-    this.#outgoing.push(outgoingOf(topic, message, ordinal, this.#cause, this.#limits));
-  }
-
-  undo(): void {
-    this.#outgoing.length = this.#from;
+    this.outgoing.push(outgoingOf(topic, message, this.outgoing.length, this.#cause, this.#limits));
   }
 
   /** For the source that the messages come from. */

@@ -9,25 +9,18 @@ export async function within<T>(
   task: (isLate: () => boolean) => Promise<T>,
   unwanted?: AbortSignal,
 ): Promise<T> {
-  let late = unwanted?.aborted ?? false;
+  let late = false;
   let cancel = () => {};
-  let giveUp = () => {};
   const limit = new Promise<never>((_, reject) => {
     cancel = clock.after(ms, () => {
       late = true;
       reject(new ReceiverError('store', `Expected ${what} within ${Math.round(ms)} ms`));
     });
-    giveUp = () => {
-      late = true;
-      reject(new ReceiverError('store', `Nobody waits for ${what} any more`));
-    };
-    if (late) giveUp();
+    unwanted?.addEventListener('abort', () => reject(new ReceiverError('store', `Nobody waits for ${what} any more`)), { once: true });
   });
-  unwanted?.addEventListener('abort', giveUp, { once: true });
   try {
     return await Promise.race([task(() => late), limit]);
   } finally {
     cancel();
-    unwanted?.removeEventListener('abort', giveUp);
   }
 }

@@ -36,8 +36,8 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     patches: [
       {
         file: `${folder}/partition.ts`,
-        from: 'committed = await settled(at, record.id, cause);',
-        to: 'await settled(at, record.id, cause);\n        committed = true;',
+        from: 'if (!(await settled(at, record.id, cause)))',
+        to: 'await settled(at, record.id, cause);\n      if (!at)',
       },
     ],
   },
@@ -48,8 +48,8 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     patches: [
       {
         file: `${folder}/partition.ts`,
-        from: 'committed = await settled(at, record.id, cause);',
-        to: 'await settled(at, record.id, cause);',
+        from: 'if (!(await settled(at, record.id, cause)))',
+        to: 'if ([await settled(at, record.id, cause)])',
       },
     ],
   },
@@ -98,7 +98,7 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     look,
     patches: [
       {
-        file: `${folder}/writer.ts`,
+        file: `${folder}/partition.ts`,
         from: 'if (changes?.offset !== undefined) await step(() => sendOffset(tx, changes.offset!, isLate));',
         to: 'void sendOffset;',
       },
@@ -110,9 +110,9 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     look,
     patches: [
       {
-        file: `${folder}/writer.ts`,
+        file: `${folder}/partition.ts`,
         from: 'const sent = await step(() => sendAll(tx, [...(chunks.at(-1) ?? []), log]));',
-        to: 'await place.turn;\n        const apart = await step(() => producers.begin());\n        const own = await step(() => sendAll(apart, [log]));\n        await step(() => apart.commit());\n        const rest = chunks.at(-1) ?? [];\n        const sent = rest.length > 0 ? [...own, ...(await step(() => sendAll(tx, rest)))] : own;',
+        to: 'const apart = await step(() => producers.begin());\n      const own = await step(() => sendAll(apart, [log]));\n      await step(() => apart.commit());\n      const rest = chunks.at(-1) ?? [];\n      const sent = rest.length > 0 ? [...own, ...(await step(() => sendAll(tx, rest)))] : own;',
       },
     ],
   },

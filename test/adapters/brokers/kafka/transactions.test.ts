@@ -1,9 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { Partitioners } from 'kafkajs';
 import { describe, expect, it } from 'vitest';
 import { type KafkaTransactionsOptions, type KafkaTx, kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
 import { createReceiver, header, TerminalError } from '../../../../src/index.ts';
 import { unique } from '../../../support/unique.ts';
 import { ids, later, type Rig, rig, until, type WorkerOptions } from './rig.ts';
+
+const createPartitioner = Partitioners.DefaultPartitioner;
 
 async function place({ partitions = 1 } = {}) {
   const at = await rig({ partitions });
@@ -17,7 +20,7 @@ async function place({ partitions = 1 } = {}) {
     options: WorkerOptions & { store?: Partial<KafkaTransactionsOptions>; receiver?: object } = {},
   ) {
     const { store: storeOptions, receiver: receiverOptions, ...more } = options;
-    const transactions = kafkaTransactions({ kafka: at.client, ...names, ...storeOptions });
+    const transactions = kafkaTransactions({ kafka: at.client, ...names, createPartitioner, ...storeOptions });
     later(() => transactions.close());
     const receiver = createReceiver(
       {
@@ -101,7 +104,7 @@ describe('with a store whose transactions commit the offsets', () => {
     const { consumer, errors } = await here.worker(undefined, { consumer: { heartbeatInterval: 1_500 } });
     await here.produce(ids(50).map((id) => ({ id })));
     await isCommitted(here, 50);
-    const stray = kafkaTransactions({ kafka: here.client, ...here.names });
+    const stray = kafkaTransactions({ kafka: here.client, ...here.names, createPartitioner });
     later(() => stray.close());
     await stray.assign({ topic: here.topic, partition: 0 });
     let provenAt = 0;

@@ -41,7 +41,7 @@ if (kind === 'plain') {
     process.exit(0);
   });
 } else {
-  const store = kafkaTransactions({ kafka: client, groupId, dedupLog, retentionMs: 3_600_000 });
+  const store = kafkaTransactions({ kafka: client, groupId, dedupLog, createPartitioner, retentionMs: 3_600_000 });
   const receiver = createReceiver(
     {
       scope: 'chaos',

@@ -7,7 +7,7 @@
 import '../../../support/ends-with-parent.ts';
 import { kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
 import { attribute, createReceiver, type Delivery } from '../../../../src/index.ts';
-import { clientOf, deliveries, processAll } from './rig-base.ts';
+import { clientOf, createPartitioner, deliveries, processAll } from './rig-base.ts';
 
 export interface Task {
   readonly brokers: readonly string[];
@@ -71,7 +71,7 @@ const dying = {
   },
 };
 
-const store = kafkaTransactions({ kafka: dying, groupId, dedupLog });
+const store = kafkaTransactions({ kafka: dying, groupId, dedupLog, createPartitioner });
 const { maxAttempts = 10, groupSize = 500 } = task;
 const receiver = createReceiver(
   { scope: 'test', key: attribute('id'), store, cacheSize: 0, backoff: { firstMs: 0 }, maxAttempts, groupSize },

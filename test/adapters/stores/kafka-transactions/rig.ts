@@ -44,7 +44,7 @@ export async function rig({ partitions = 1, brokers }: { partitions?: number; br
   await producer.connect();
   later(() => producer.disconnect());
 
-  const common = { kafka, groupId: names.groupId, dedupLog: names.dedupLog };
+  const common = { kafka, groupId: names.groupId, dedupLog: names.dedupLog, createPartitioner };
   /** A worker of its own: store and receiver. Its handler publishes what it gets, unless another is given. */
   function worker(options: { store?: Partial<KafkaTransactionsOptions>; receiver?: object; handler?: AnyHandler } = {}) {
     const store = kafkaTransactions({ ...common, ...options.store });
