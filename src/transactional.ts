@@ -79,10 +79,11 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     try {
       again = new Set(settings.maxAttempts > 1 ? await countAll(lanes) : lanes);
     } catch (error) {
-      return lanes.forEach((lane) => giveUp(lane, error));
+      await Promise.all(lanes.map((lane) => oneByOne(lane, (job) => job.preset ?? storeTrouble(core, job, error))));
+      return;
     }
     const [alone, together] = split(lanes, (lane) => again.has(lane));
-    await Promise.all([runTogether(together.flat()), ...alone.map(runOneByOne)]);
+    await Promise.all([runTogether(together.flat()), ...alone.map((lane) => oneByOne(lane, runAlone))]);
   }
 
   /**
@@ -109,15 +110,6 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     // What is claimed anew is another claim: nothing that comes late of the first one may touch it.
     for (const job of claims) job.token = settings.world.random.token();
     return found;
-  }
-
-  function giveUp(lane: readonly Job[], error: unknown): void {
-    let blocker: Job | undefined;
-    for (const job of lane) {
-      if (blocker) deliver(job, behind(core, job, blocker));
-      else deliver(job, job.preset ?? storeTrouble(core, job, error));
-      if (job.verdict!.action === 'retry') blocker ??= job;
-    }
   }
 
   function isSuspect(job: Job): boolean {
@@ -179,11 +171,11 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     return counted.has(job) ? conclude(core, job, { ending: unstartedEnding, verdict: () => verdict }) : verdict;
   }
 
-  async function runOneByOne(lane: readonly Job[]): Promise<void> {
+  /** The first that has to be tried again stops those behind it. */
+  async function oneByOne(lane: readonly Job[], verdictOf: (job: Job) => Verdict | Promise<Verdict>): Promise<void> {
     let blocker: Job | undefined;
     for (const job of lane) {
-      if (blocker) deliver(job, behind(core, job, blocker));
-      else deliver(job, await runAlone(job));
+      deliver(job, blocker ? behind(core, job, blocker) : await verdictOf(job));
       if (job.verdict!.action === 'retry') blocker ??= job;
     }
   }

@@ -217,8 +217,8 @@ export const coreBugs: readonly Bug[] = [
     patches: [
       {
         file: 'src/transactional.ts',
-        from: 'return lanes.forEach((lane) => giveUp(lane, error));',
-        to: 'void [giveUp, error];\n      again = new Set(lanes);',
+        from: 'await Promise.all(lanes.map((lane) => oneByOne(lane, (job) => job.preset ?? storeTrouble(core, job, error))));\n      return;',
+        to: 'void error;\n      again = new Set(lanes);',
       },
     ],
   },
