@@ -22,13 +22,14 @@ async function consumerOf(task: Task, working: () => void) {
     maxBytesPerPartition: 16_384,
   });
   consumer.on('consumer.group_join', working);
-  // The broker may be out for longer than kafkajs tries.
+  // The broker may be out for longer than kafkajs tries; and one that did not answer in time is one that kafkajs then takes for connected.
   for (;;) {
     try {
       await consumer.connect();
       await consumer.subscribe({ topics: [task.queue], fromBeginning: true });
       return consumer;
     } catch {
+      await consumer.disconnect().catch(() => {});
       await pause(100);
     }
   }

@@ -42,7 +42,7 @@ async function stumble(): Promise<void> {
     throw new TypeError('now and then');
   }
 }
-const dawdle = async () => void (chance.number() < 0.2 && (await pause(chance.number() * 30)));
+const dawdle = async (atMostMs = 30) => void (chance.number() < 0.2 && (await pause(chance.number() * atMostMs)));
 
 async function receiver(): Promise<Receiver> {
   const { openStore } = await import('./worker-stores.ts');
@@ -76,7 +76,8 @@ async function receiver(): Promise<Receiver> {
     const { tx, fence } = ctx as { tx?: unknown; fence?: number };
     if (tx === undefined) {
       await stumble();
-      await dawdle();
+      // Nothing waits for it, and who is stopped here writes late: what a fence is for.
+      await dawdle(100);
       await effect(order, fence);
       return await dawdle();
     }
