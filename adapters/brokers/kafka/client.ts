@@ -49,6 +49,9 @@ export interface KafkaConsumer {
   on(eventName: never, listener: (event: any) => void): () => void;
   seek(to: { topic: string; partition: number; offset: string }): void;
   commitOffsets(offsets: { topic: string; partition: number; offset: string }[]): Promise<void>;
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
+  run(config: KafkaRunConfig): Promise<void>;
 }
 
 /** A connected `Producer` of kafkajs, or anything that has its `send`. */

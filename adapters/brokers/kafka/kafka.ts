@@ -9,6 +9,7 @@ import { horizons } from './horizon.ts';
 import type { Report } from './link.ts';
 import { JoinAnew, membership } from './membership.ts';
 import { checkOptions, type KafkaOptions } from './options.ts';
+import { revival } from './revival.ts';
 import { settingsCheck, settingsError } from './settings.ts';
 
 /** Turns the batches of a kafkajs consumer into deliveries for a receiver, and its verdicts into offsets. */
@@ -67,18 +68,30 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
       lost: (expelled) => assigned.close(expelled),
       leaving: () => assigned.halt(),
       overdue,
+      givenUp,
       foreignCommit: () =>
         refuse(settingsError('offsets that somebody else has committed: `autoCommit` is on, or `commitOffsets` is called')),
     },
   });
+  const revived = revival(consumer, { world: receiver.world, report });
   const settings = settingsCheck(consumer, (setting) => refuse(settingsError(`\`${setting}: true\``)));
   const horizon =
     checked.admin && checked.horizonMs === undefined && !checked.watermark?.watermark.exact ? horizons(checked.admin) : undefined;
 
-  /** A batch makes it join anew, and where there is nothing new, something old. It reads what it had before, if it reads at all. */
   function overdue(): void {
-    for (const { topic, partition, from } of assigned.before()) consumer.seek({ topic, partition, offset: String(from) });
     report(new ReceiverError('broker', 'The consumer has lost its membership and does not join its group again'), 'membership');
+    try {
+      // A batch makes it join anew, and where there is nothing new, something old. It reads what it had before, if it reads at all.
+      for (const { topic, partition, from } of assigned.before()) consumer.seek({ topic, partition, offset: String(from) });
+    } catch (error) {
+      report(error, 'membership');
+    }
+  }
+
+  function givenUp(cause: unknown): void {
+    if (refusal || revived.revive()) return;
+    const what = 'kafkajs does not start this consumer again: connect and run it again, or start the process anew';
+    report(new ReceiverError('broker', what, { cause }), 'membership');
   }
 
   function refuse(error: Error): Error {
@@ -203,6 +216,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
   }
 
   async function stopAll(graceMs: number): Promise<{ abandoned: number }> {
+    revived.close();
     assigned.halt();
     const { abandoned } = checked.stopReceiver ? await receiver.stop({ graceMs }) : { abandoned: 0 };
     await endsWithin(clock, graceMs, assigned.drained());
@@ -217,7 +231,9 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     run() {
       settings.close();
       const { partitionsConsumedConcurrently } = checked;
-      return { autoCommit: false, eachBatchAutoResolve: false, partitionsConsumedConcurrently, eachBatch };
+      const config = { autoCommit: false, eachBatchAutoResolve: false, partitionsConsumedConcurrently, eachBatch } as const;
+      revived.expect(config);
+      return config;
     },
     async eachBatch(payload) {
       if (!isProbe(batchArrival(payload), payload)) await eachBatch(payload);

@@ -27,6 +27,8 @@ export interface MembershipHooks {
   leaving(): void;
   /** It should have joined anew long ago, and kafkajs may not be trying. Called again and again. */
   overdue(): void;
+  /** kafkajs has given the consumer up: it does not join anew by itself. */
+  givenUp(error: unknown): void;
   /** An offset was committed that the adapter has not asked for. */
   foreignCommit(): void;
 }
@@ -111,6 +113,8 @@ export function membership(
     on('consumer.crash', ({ payload }) => {
       end();
       report(payload.error, 'membership');
+      if (payload.restart) loseFor(overdueMs, false);
+      else hooks.givenUp(payload.error);
     }),
     on('consumer.heartbeat', () => answer(true)),
     on('consumer.commit_offsets', () => {

@@ -95,6 +95,15 @@ export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: Con
     life.start();
   }
 
+  async function stop(): Promise<void> {
+    around.stopped = true;
+    if (!life?.running) return;
+    life.running = false;
+    await life.ended;
+    await life.leave();
+    emit('consumer.stop', null);
+  }
+
   function namesOf(list: readonly { topic: string; partitions?: readonly number[] }[]): string[] {
     return list.flatMap(({ topic, partitions }) =>
       (partitions ?? cluster.partitions(topic)!.map((_, i) => i)).map((partition) => `${topic}/${partition}`),
@@ -119,18 +128,17 @@ export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: Con
     async commitOffsets(offsets) {
       for (const { topic, partition, offset } of offsets) await life!.commit(`${topic}/${partition}`, Number(offset));
     },
+    async connect() {},
+    async disconnect() {
+      await stop();
+      emit('consumer.disconnect', null);
+    },
     async run(given) {
       around.run = given;
+      around.stopped = false;
       begin();
     },
-    async stop() {
-      around.stopped = true;
-      if (!life?.running) return;
-      life.running = false;
-      await life.ended;
-      await life.leave();
-      emit('consumer.stop', null);
-    },
+    stop,
   };
 }
 

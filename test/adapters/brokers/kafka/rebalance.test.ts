@@ -1,10 +1,13 @@
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as pause } from 'node:timers/promises';
+import { Kafka, logLevel } from 'kafkajs';
 import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../../../../adapters/stores/memory.ts';
 import { sqliteStore } from '../../../../adapters/stores/sqlite/index.ts';
 import { createReceiver, header } from '../../../../src/index.ts';
+import { proxyTo } from '../../../support/proxy.ts';
 import { ownService } from '../../../support/services/index.ts';
+import { freePort } from '../../../support/services/program.ts';
 import { latch } from '../../../support/stand.ts';
 import { clientOf, ids, later, rig, until } from './rig.ts';
 
@@ -106,5 +109,40 @@ describe('a broker', () => {
     await own.restart();
     await until(async () => (await place.committed().catch(() => 0)) === 2_000, 'all to be committed', 60_000);
     expect(seen.toSorted()).toEqual(ids(2_000).toSorted());
+  }, 90_000);
+
+  it('that takes a connection and does not answer is connected to again, though kafkajs gives its consumer up', async () => {
+    // Clients go where the broker tells them to: through the proxy.
+    const ownPort = await freePort();
+    const own = await ownService('kafka', [`advertised.listeners=PLAINTEXT://127.0.0.1:${ownPort}`]);
+    later(() => own.stop());
+    const proxy = await proxyTo({ host: '127.0.0.1', port: Number(own.address.brokers[0]!.split(':')[1]) }, ownPort);
+    later(() => proxy.close());
+    const brokers = [`127.0.0.1:${ownPort}`];
+    const place = await rig({ brokers });
+    const seen: string[] = [];
+    const receiver = createReceiver({ scope: 'test', key: header('message-id'), store: memoryStore() }, ({ id }: { id: string }) => {
+      seen.push(id);
+    });
+    const client = new Kafka({
+      brokers,
+      logLevel: logLevel.NOTHING,
+      connectionTimeout: 500,
+      requestTimeout: 1_000,
+      retry: { initialRetryTime: 50, maxRetryTime: 200, retries: 2 },
+    });
+    const { crashes, errors } = await place.worker(receiver, { client });
+    await place.produce([{ id: 'a' }]);
+    await until(() => seen.length === 1, 'the first message');
+    // It has to be connecting anew when nothing is answered.
+    proxy.cut();
+    await until(() => errors.length > 0, 'kafkajs to have lost its connection');
+    proxy.heal();
+    proxy.freeze();
+    await until(() => crashes.some(({ message }) => message === 'Broker not connected'), 'kafkajs to give the consumer up');
+    proxy.heal();
+    await place.produce([{ id: 'b' }]);
+    await until(() => seen.length === 2, 'the second message', 60_000);
+    expect(seen).toEqual(['a', 'b']);
   }, 90_000);
 });

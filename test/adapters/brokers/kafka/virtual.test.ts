@@ -245,6 +245,84 @@ describe('a join that breaks off, after which kafkajs goes on reading what it ha
   });
 });
 
+describe('a consumer that kafkajs gives up', () => {
+  /** Three messages come at 20 s. Whatever kafkajs asks for before is answered by an error that it takes for final. */
+  async function givenUp(options: Parameters<ReturnType<typeof virtual>['worker']>[1] = {}) {
+    const { model, world, worker } = virtual();
+    const seen: string[] = [];
+    const one = await worker(({ id }) => void seen.push(id), options);
+    one.consumer.intercept = async () => {
+      if (world.clock.now() < 20_000) throw Object.assign(new Error('Broker not connected'), { retriable: false });
+    };
+    const handled = async (meanwhile: () => unknown = () => {}) => {
+      await world.advance(10_000);
+      await meanwhile();
+      await world.advance(10_000);
+      model.produce('t', messages(3));
+      await world.advance(60_000);
+      return seen;
+    };
+    return { ...one, handled };
+  }
+
+  it('is run again, as often as it takes', async () => {
+    const { consumer, errors, handled } = await givenUp();
+    expect(await handled()).toEqual(ids(3));
+    expect(consumer.crashes.length).toBeGreaterThan(3);
+    expect(consumer.crashes.length).toBeLessThan(20);
+    expect(consumer.crashes.every(({ restart }) => !restart)).toBe(true);
+    expect(errors.map(({ during }) => during)).toEqual(consumer.crashes.map(() => 'membership'));
+  });
+
+  it('is run again where connecting fails', async () => {
+    const { consumer, errors, handled } = await givenUp();
+    const attempts = ['connect', 'disconnect'] as const;
+    const failing = Object.fromEntries(attempts.map((each) => [each, consumer[each]]));
+    const fail = async () => {
+      throw new Error('no way');
+    };
+    Object.assign(consumer, { connect: fail, disconnect: fail });
+    expect(await handled(() => void Object.assign(consumer, failing))).toEqual(ids(3));
+    expect(errors.filter(({ error }) => error.message === 'no way').length).toBeGreaterThan(2);
+  });
+
+  it('stays so when the user has disconnected it meanwhile', async () => {
+    const { consumer, handled } = await givenUp();
+    expect(await handled(() => consumer.disconnect())).toEqual([]);
+  });
+
+  it('stays so when the adapter has been stopped', async () => {
+    const { adapter, handled } = await givenUp();
+    expect(await handled(() => void adapter.stop())).toEqual([]);
+  });
+
+  it('is reported, with what to do, where `run` is the user’s own', async () => {
+    const own = { autoCommit: false, eachBatchAutoResolve: false };
+    const { errors, handled } = await givenUp({ start: (consumer, { eachBatch }) => consumer.run({ ...own, eachBatch }) });
+    expect(await handled()).toEqual([]);
+    expect(errors.map(({ error }) => error.message)).toEqual([
+      'Broker not connected',
+      'kafkajs does not start this consumer again: connect and run it again, or start the process anew',
+    ]);
+  });
+});
+
+describe('a consumer that crashes, and that kafkajs starts again', () => {
+  it('is told of each two minutes, as long as it has not joined', async () => {
+    const { world, worker } = virtual();
+    const { consumer, errors } = await worker(() => {});
+    let lost = 0;
+    consumer.intercept = async (name) => {
+      if (name === 'JoinGroup') await new Promise(() => {});
+      if (lost++ < 20) throw Object.assign(new Error('Connection error'), { retriable: true });
+    };
+    await world.advance(400_000);
+    expect(consumer.crashes.map(({ restart }) => restart)).toEqual([true]);
+    const told = errors.filter(({ error }) => error.message.includes('does not join its group again'));
+    expect(told).toHaveLength(3);
+  });
+});
+
 describe('offsets', () => {
   it('are committed together: one request for many messages, none while nothing moves', async () => {
     const { model, world, worker } = virtual();
