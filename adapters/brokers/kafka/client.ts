@@ -88,3 +88,12 @@ export function kafkaErrorType(error: unknown): string | undefined {
   const { type } = (error ?? {}) as { type?: unknown };
   return typeof type === 'string' ? type : undefined;
 }
+
+/** Whether kafkajs starts a consumer again after a crash by this error, unless its `retry.restartOnFailure` says no: as its 2.2.4 tells it. */
+export function isPassing(error: unknown): boolean {
+  for (let each = error as { cause?: unknown; name?: unknown; retriable?: unknown } | undefined; each; each = each.cause as typeof each) {
+    if (each === error && each.name === 'KafkaJSNumberOfRetriesExceeded') return true;
+    if (!each.cause) return each.retriable === true;
+  }
+  return false;
+}

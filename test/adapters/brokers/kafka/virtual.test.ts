@@ -296,6 +296,24 @@ describe('a consumer that kafkajs gives up', () => {
     expect(await handled(() => void adapter.stop())).toEqual([]);
   });
 
+  it.each([
+    ['the last of many tries', Object.assign(new Error('many'), { name: 'KafkaJSNumberOfRetriesExceeded' })],
+    ['what may pass', Object.assign(new Error('outer'), { cause: Object.assign(new Error('inner'), { retriable: true }) })],
+  ])('stays so when the user’s own `restartOnFailure` has said so: %s', async (_, error) => {
+    const { model, world, worker } = virtual();
+    const seen: string[] = [];
+    const { consumer, errors } = await worker(({ id }) => void seen.push(id));
+    await world.advance(1_000);
+    const stopped = consumer.stop();
+    await world.advance(10_000);
+    await stopped;
+    consumer.emit('consumer.crash', { error, groupId: 'g', restart: false });
+    model.produce('t', messages(3));
+    await world.advance(60_000);
+    expect(seen).toEqual([]);
+    expect(errors.map((each) => each.error)).toEqual([error]);
+  });
+
   it('is reported, with what to do, where `run` is the user’s own', async () => {
     const own = { autoCommit: false, eachBatchAutoResolve: false };
     const { errors, handled } = await givenUp({ start: (consumer, { eachBatch }) => consumer.run({ ...own, eachBatch }) });
