@@ -49,7 +49,7 @@ export function aimOf(seconds: number): Aim {
 }
 
 /** So many seconds may pass until there was enough. */
-export const limitOf = ({ seconds }: Aim): number => Math.max(120, 5 * seconds);
+export const limitOf = ({ seconds }: Aim): number => Math.max(120, 8 * seconds);
 
 /** All that follows from the lease. */
 export interface Times {
