@@ -54,6 +54,17 @@ describe('the judge', () => {
       expect(verdictOn('leased', again, more)).toMatchObject({ doubled: ['m2'], explained: { [why]: 1 }, wrong: [] });
     });
 
+    it('a worker that stood still before its effect for longer than its lease was left, and no shorter', () => {
+      const events = new Map([['m2', [{ is: 'claimed' as const, worker: a, at: 400 }]]]);
+      const fences = [entry('m1', a, 1_000, 1), entry('m2', a, 1_010, 1), entry('m2', b, 1_700, 2)];
+      const fenced = (until: number) => verdictOn('fenced', fences, { events, blows: new Map([[a, [stop(410, until)]]]) });
+      expect(fenced(410 + 400)).toMatchObject({ explained: { stopped: 1 }, wrong: [] });
+      expect(fenced(410 + 399).wrong).toHaveLength(1);
+      // A worker that claimed it after it had stood still has no excuse.
+      const late = new Map([['m2', [{ is: 'claimed' as const, worker: a, at: 900 }]]]);
+      expect(verdictOn('leased', again, { events: late, blows: new Map([[a, [stop(410, 850)]]]) }).wrong).toHaveLength(1);
+    });
+
     it('a worker that stood still before its effect, until another had recorded it', () => {
       const events = new Map([
         [

@@ -89,6 +89,11 @@ function reasonFor(before: Entry, again: Entry, { events, blows, outages, leaseM
   const [from, until] = [before.at! - slackMs, Math.min(again.at!, before.at! + leaseMs + slackMs)];
   const blow = during(before.worker, from, until);
   if (blow) return blow.kind === 'kill' ? 'killed' : blow.kind === 'stop' ? 'stopped' : 'stalled';
+  // It stood still before the effect for so long that its lease, of which two thirds are left at least, had run out: its record was refused.
+  const claimed = told.findLast(({ is, worker, at }) => is === 'claimed' && worker === before.worker && at <= before.at!);
+  const earlier = claimed && during(before.worker, claimed.at, from);
+  if (earlier && earlier.kind !== 'kill' && earlier.until - earlier.at >= (leaseMs * 2) / 3)
+    return earlier.kind === 'stop' ? 'stopped' : 'stalled';
   const isOut = ({ of, worker, ...each }: Outage) =>
     of === 'store' && (worker ?? before.worker) === before.worker && each.at <= until && each.until >= from;
   if (outages.some(isOut)) return 'store out';
