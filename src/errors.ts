@@ -92,6 +92,14 @@ export function describeError(error: unknown): string {
   );
 }
 
+/** What was thrown, what caused that, and so on; ten at most, because an error may be its own cause. */
+export function causesOf(error: unknown): Readonly<Record<string, unknown>>[] {
+  const causes: Record<string, unknown>[] = [];
+  for (let at = error; typeof at === 'object' && at !== null && causes.length < 10; at = causes.at(-1)!['cause'])
+    causes.push(at as Record<string, unknown>);
+  return causes;
+}
+
 /** What was thrown, or an error in its place if it can't even be asked for its class: a revoked Proxy. */
 export function thrownValue(thrown: unknown): unknown {
   try {

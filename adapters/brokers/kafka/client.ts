@@ -1,3 +1,5 @@
+import { causesOf } from '../../../src/errors.ts';
+
 /** A record as kafkajs gives it to `eachBatch` and `eachMessage`: what the adapter reads of it. */
 export interface KafkaMessage {
   readonly key: Buffer | null;
@@ -90,10 +92,12 @@ export function kafkaErrorType(error: unknown): string | undefined {
 }
 
 /** Whether kafkajs starts a consumer again after a crash by this error, unless its `retry.restartOnFailure` says no: as its 2.2.4 tells it. */
-export function isPassing(error: unknown): boolean {
-  for (let each = error as { cause?: unknown; name?: unknown; retriable?: unknown } | undefined; each; each = each.cause as typeof each) {
-    if (each === error && each.name === 'KafkaJSNumberOfRetriesExceeded') return true;
-    if (!each.cause) return each.retriable === true;
-  }
-  return false;
+export function restartsAfter(error: unknown): boolean {
+  const causes = causesOf(error);
+  return causes[0]?.['name'] === 'KafkaJSNumberOfRetriesExceeded' || causes.at(-1)?.['retriable'] === true;
+}
+
+/** Hears a consumer's events by their names, which kafkajs's types keep to themselves. What it answers ends that. */
+export function eventsOf(consumer: KafkaConsumer): (name: string, listener: (event: { payload: any }) => void) => () => void {
+  return consumer.on.bind(consumer) as ReturnType<typeof eventsOf>;
 }

@@ -3,7 +3,7 @@ import { expectNumber, ReceiverError } from '../../../src/errors.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import { type Arrival, batchArrival, messageArrival } from './arrival.ts';
 import { assignments } from './assignments.ts';
-import { isPassing, type KafkaBatchPayload, type KafkaMessagePayload, type KafkaRunConfig } from './client.ts';
+import { type KafkaBatchPayload, type KafkaMessagePayload, type KafkaRunConfig, restartsAfter } from './client.ts';
 import { deliveryOf, type KafkaDelivery, keyOrder } from './delivery.ts';
 import { horizons } from './horizon.ts';
 import type { Report } from './link.ts';
@@ -89,9 +89,8 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
   }
 
   function givenUp(cause: unknown): void {
-    // `restartOnFailure` has said no.
-    if (isPassing(cause)) return;
-    if (refusal || revived.revive()) return;
+    // The user has it stopped: by `restartOnFailure`, or by settings that are refused.
+    if (restartsAfter(cause) || refusal || revived.revive()) return;
     const what = 'kafkajs does not start this consumer again: connect and run it again, or start the process anew';
     report(new ReceiverError('broker', what, { cause }), 'membership');
   }

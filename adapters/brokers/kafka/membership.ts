@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../../../src/clock.ts';
-import { type KafkaConsumer, kafkaErrorType } from './client.ts';
+import { eventsOf, type KafkaConsumer, kafkaErrorType } from './client.ts';
 import type { Report } from './link.ts';
 
 /** What the adapter knows of its consumer's place in the group. Fed by kafkajs's events and by the answers to heartbeats. */
@@ -66,7 +66,7 @@ export function membership(
   let closed = false;
   let cancel = () => {};
   let provers: ((isMember: boolean) => void)[] = [];
-  const on = consumer.on.bind(consumer) as (name: string, listener: (event: { payload: any }) => void) => () => void;
+  const on = eventsOf(consumer);
 
   function answer(isMember: boolean): void {
     const asking = provers;

@@ -1,5 +1,5 @@
 import { sleep, type World } from '../../../src/clock.ts';
-import type { KafkaConsumer, KafkaRunConfig } from './client.ts';
+import { eventsOf, type KafkaConsumer, type KafkaRunConfig } from './client.ts';
 import { backoffMs, type Report } from './link.ts';
 
 /** Runs a consumer again that kafkajs has given up. */
@@ -21,40 +21,49 @@ const longestWaitMs = 30_000;
 export function revival(consumer: KafkaConsumer, { world, report }: { world: World; report: Report }): Revival {
   let config: KafkaRunConfig | undefined;
   let failures = 0;
+  let trying = false;
+  /** It has been given up, and neither was it disconnected by the user since, nor the adapter stopped. */
   let wanted = false;
-  /** While it is waited, or connected again, the user may still disconnect it. */
-  let step: 'none' | 'waiting' | 'disconnecting' | 'connecting' | 'running' = 'none';
+  /** kafkajs tells of our own disconnecting as it tells of the user's. */
+  let disconnecting = false;
   const ended = new AbortController();
-  const on = consumer.on.bind(consumer) as (name: string, listener: (event: unknown) => void) => () => void;
+  const on = eventsOf(consumer);
   const off = [
     on('consumer.group_join', () => {
       failures = 0;
     }),
+    // One that crashes is disconnected before it is given up.
     on('consumer.disconnect', () => {
-      if (step === 'waiting' || step === 'connecting') wanted = false;
+      wanted &&= disconnecting;
     }),
   ];
 
-  async function again(config: KafkaRunConfig): Promise<void> {
-    while (wanted) {
-      step = 'waiting';
-      await sleep(world.clock, backoffMs(failures++, longestWaitMs, world), ended.signal);
-      try {
-        step = 'disconnecting';
-        if (wanted) await consumer.disconnect();
-        step = 'connecting';
-        if (wanted) await consumer.connect();
-        step = 'running';
-        if (!wanted) break;
-        wanted = false;
-        // It resolves also when it has crashed while it joined, which has been told by then.
-        await consumer.run(config);
-      } catch (error) {
-        report(error, 'membership');
-        wanted = !ended.signal.aborted;
-      }
+  async function tryOnce(config: KafkaRunConfig): Promise<void> {
+    disconnecting = true;
+    try {
+      await consumer.disconnect();
+    } finally {
+      disconnecting = false;
     }
-    step = 'none';
+    if (wanted) await consumer.connect();
+    if (!wanted) return;
+    wanted = false;
+    try {
+      // It resolves also when it has crashed while it joined, which has been told by then.
+      await consumer.run(config);
+    } catch (error) {
+      wanted = !ended.signal.aborted;
+      throw error;
+    }
+  }
+
+  async function again(config: KafkaRunConfig): Promise<void> {
+    trying = true;
+    while (wanted) {
+      await sleep(world.clock, backoffMs(failures++, longestWaitMs, world), ended.signal);
+      if (wanted) await tryOnce(config).catch((error: unknown) => report(error, 'membership'));
+    }
+    trying = false;
   }
 
   return {
@@ -64,7 +73,7 @@ export function revival(consumer: KafkaConsumer, { world, report }: { world: Wor
     revive() {
       if (!config) return false;
       wanted = !ended.signal.aborted;
-      if (wanted && step === 'none') void again(config);
+      if (wanted && !trying) void again(config);
       return true;
     },
     close() {

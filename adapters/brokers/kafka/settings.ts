@@ -1,6 +1,6 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import type { Arrival } from './arrival.ts';
-import type { KafkaBatchPayload, KafkaConsumer } from './client.ts';
+import { eventsOf, type KafkaBatchPayload, type KafkaConsumer } from './client.ts';
 
 /**
  * Finds out at the first batch or message whether `run` was called with `autoCommit: false` and `eachBatchAutoResolve: false`, which kafkajs doesn't tell.
@@ -16,7 +16,7 @@ export interface SettingsCheck {
 export function settingsCheck(consumer: KafkaConsumer, refuse: (setting: 'autoCommit' | 'eachBatchAutoResolve') => void): SettingsCheck {
   const probed = new Map<string, { readonly from: number; readonly batch: KafkaBatchPayload | undefined }>();
   let checked = false;
-  const on = consumer.on.bind(consumer) as (name: string, listener: (event: { payload: any }) => void) => () => void;
+  const on = eventsOf(consumer);
   const off = [
     // kafkajs commits where an auto-committing consumer is moved to; one that does not commit has no reason to.
     on('consumer.network.request', ({ payload }) => {

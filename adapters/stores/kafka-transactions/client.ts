@@ -1,3 +1,5 @@
+import { causesOf } from '../../../src/errors.ts';
+
 /** The part of a kafkajs client that the store uses: `new Kafka(…)` of kafkajs has it. */
 export interface KafkaClient {
   producer(config: any): KafkaProducer;
@@ -83,10 +85,3 @@ const passing = new Set([
   'GROUP_COORDINATOR_NOT_AVAILABLE',
   'NOT_COORDINATOR_FOR_GROUP',
 ]);
-
-/** kafkajs wraps what a broker answered, more than once. */
-function causesOf(error: unknown): { type?: unknown; code?: unknown }[] {
-  const causes: { type?: unknown; code?: unknown; cause?: unknown }[] = [];
-  for (let at = error; typeof at === 'object' && at !== null && causes.length < 10; at = (at as { cause?: unknown }).cause) causes.push(at);
-  return causes;
-}

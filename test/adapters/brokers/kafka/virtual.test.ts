@@ -291,6 +291,19 @@ describe('a consumer that kafkajs gives up', () => {
     expect(await handled(() => consumer.disconnect())).toEqual([]);
   });
 
+  it('stays so when the user has disconnected it while it was connecting in vain', async () => {
+    const { consumer, handled } = await givenUp();
+    const { connect } = consumer;
+    const broken = Promise.withResolvers<void>();
+    Object.assign(consumer, { connect: () => broken.promise });
+    const meanwhile = async () => {
+      await consumer.disconnect();
+      Object.assign(consumer, { connect });
+      broken.reject(new Error('no way'));
+    };
+    expect(await handled(meanwhile)).toEqual([]);
+  });
+
   it('stays so when the adapter has been stopped', async () => {
     const { adapter, handled } = await givenUp();
     expect(await handled(() => void adapter.stop())).toEqual([]);
