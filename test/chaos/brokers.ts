@@ -1,8 +1,8 @@
 import { SQS } from '@aws-sdk/client-sqs';
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
+import { proxiedKafka } from '../support/proxied-kafka.ts';
 import { proxyTo } from '../support/proxy.ts';
 import { ownService } from '../support/services/index.ts';
-import { freePort } from '../support/services/program.ts';
 import type { BrokerName, Order } from './cell.ts';
 import { deaths, type Faults, outages } from './faults.ts';
 
@@ -90,12 +90,7 @@ async function sqs(isOrdered: boolean): Promise<BrokerSide> {
 const partitions = 12;
 
 async function kafka(): Promise<BrokerSide> {
-  // Clients go where the broker tells them to: to the proxy.
-  const ownPort = await freePort();
-  const server = await ownService('kafka', [`advertised.listeners=PLAINTEXT://127.0.0.1:${ownPort}`]);
-  const [, port] = server.address.brokers[0]!.split(':');
-  const proxy = await proxyTo({ host: '127.0.0.1', port: Number(port) }, ownPort);
-  const url = `127.0.0.1:${ownPort}`;
+  const { server, proxy, url } = await proxiedKafka();
   const retry = { initialRetryTime: 50, maxRetryTime: 500, retries: 60 };
   const client = new Kafka({ brokers: [url], logLevel: logLevel.NOTHING, requestTimeout: 5_000, retry });
   const admin = client.admin();

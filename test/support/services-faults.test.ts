@@ -4,9 +4,8 @@ import { Redis } from 'ioredis';
 import { Kafka, logLevel } from 'kafkajs';
 import pg from 'pg';
 import { describe, expect, it } from 'vitest';
-import { proxyTo } from './proxy.ts';
+import { proxiedKafka } from './proxied-kafka.ts';
 import { ownService, service } from './services/index.ts';
-import { freePort } from './services/program.ts';
 import { unique } from './unique.ts';
 
 const run = promisify(execFile);
@@ -84,10 +83,7 @@ describe('a Postgres of a test’s own', () => {
 
 describe('a Kafka of a test’s own', () => {
   it('is killed, and comes back on the same port, with its data; its clients go through a proxy that it advertises', async () => {
-    const port = await freePort();
-    const broker = await ownService('kafka', [`advertised.listeners=PLAINTEXT://127.0.0.1:${port}`]);
-    const [host, brokerPort] = broker.address.brokers[0]!.split(':');
-    const proxy = await proxyTo({ host: host!, port: Number(brokerPort) }, port);
+    const { server: broker, proxy } = await proxiedKafka();
     const kafka = new Kafka({
       brokers: [...broker.address.brokers],
       logLevel: logLevel.NOTHING,

@@ -5,9 +5,8 @@ import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../../../../adapters/stores/memory.ts';
 import { sqliteStore } from '../../../../adapters/stores/sqlite/index.ts';
 import { createReceiver, header } from '../../../../src/index.ts';
-import { proxyTo } from '../../../support/proxy.ts';
+import { proxiedKafka } from '../../../support/proxied-kafka.ts';
 import { ownService } from '../../../support/services/index.ts';
-import { freePort } from '../../../support/services/program.ts';
 import { latch } from '../../../support/stand.ts';
 import { clientOf, ids, later, rig, until } from './rig.ts';
 
@@ -112,13 +111,10 @@ describe('a broker', () => {
   }, 90_000);
 
   it('that takes a connection and does not answer is connected to again, though kafkajs gives its consumer up', async () => {
-    // Clients go where the broker tells them to: through the proxy.
-    const ownPort = await freePort();
-    const own = await ownService('kafka', [`advertised.listeners=PLAINTEXT://127.0.0.1:${ownPort}`]);
-    later(() => own.stop());
-    const proxy = await proxyTo({ host: '127.0.0.1', port: Number(own.address.brokers[0]!.split(':')[1]) }, ownPort);
+    const { server, proxy, url } = await proxiedKafka();
+    later(() => server.stop());
     later(() => proxy.close());
-    const brokers = [`127.0.0.1:${ownPort}`];
+    const brokers = [url];
     const place = await rig({ brokers });
     const seen: string[] = [];
     const receiver = createReceiver({ scope: 'test', key: header('message-id'), store: memoryStore() }, ({ id }: { id: string }) => {
