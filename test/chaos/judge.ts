@@ -79,8 +79,9 @@ function reasonFor(before: Entry, again: Entry, { events, blows, outages, leaseM
   const during = (worker: number, from: number, until: number) =>
     (blows.get(worker) ?? []).find((blow) => blow.at <= until && blow.until >= from);
   // Its worker had claimed it before the other did, or had recorded it, and stood still meanwhile.
+  const claimOf = (entry: Entry) => told.findLast(({ is, worker, at }) => is === 'claimed' && worker === entry.worker && at <= entry.at!);
   const isWokenLate = (since: number): boolean => {
-    const claimed = told.findLast(({ is, worker, at }) => is === 'claimed' && worker === again.worker && at <= again.at!);
+    const claimed = claimOf(again);
     const blow = claimed && claimed.at <= since ? during(again.worker, claimed.at, again.at!) : undefined;
     return blow !== undefined && blow.kind !== 'kill';
   };
@@ -88,17 +89,18 @@ function reasonFor(before: Entry, again: Entry, { events, blows, outages, leaseM
   // An effect counts as done when the ledger has read it. By then the blow may have fallen already.
   const [from, until] = [before.at! - slackMs, Math.min(again.at!, before.at! + leaseMs + slackMs)];
   const blow = during(before.worker, from, until);
-  if (blow) return blow.kind === 'kill' ? 'killed' : blow.kind === 'stop' ? 'stopped' : 'stalled';
+  if (blow) return named[blow.kind];
   // It stood still before the effect for so long that its lease, of which two thirds are left at least, had run out: its record was refused.
-  const claimed = told.findLast(({ is, worker, at }) => is === 'claimed' && worker === before.worker && at <= before.at!);
+  const claimed = claimOf(before);
   const earlier = claimed && during(before.worker, claimed.at, from);
-  if (earlier && earlier.kind !== 'kill' && earlier.until - earlier.at >= (leaseMs * 2) / 3)
-    return earlier.kind === 'stop' ? 'stopped' : 'stalled';
+  if (earlier && earlier.kind !== 'kill' && earlier.until - earlier.at >= (leaseMs * 2) / 3) return named[earlier.kind];
   const isOut = ({ of, worker, ...each }: Outage) =>
     of === 'store' && (worker ?? before.worker) === before.worker && each.at <= until && each.until >= from;
   if (outages.some(isOut)) return 'store out';
   return again.worker !== before.worker && isWokenLate(before.at!) ? 'woken late' : undefined;
 }
+
+const named: Readonly<Record<Blow['kind'], Why>> = { kill: 'killed', stop: 'stopped', stall: 'stalled' };
 
 const slackMs = 100;
 

@@ -75,7 +75,8 @@ writeFileSync(
 );
 for (const { file, change, reason } of found) if (!reason) console.log(`no reason: ${file} ${change}`);
 console.log(`mutants: ${all}, ${killed} killed, ${found.length} survived, ${percent} %`);
-if (percent < leastPercent) process.exitCode = 1;
+// Of nothing there is no score.
+if (!(percent >= leastPercent)) process.exitCode = 1;
 
 /** The line as it is, with the change in it: `if (⟦a > b → a >= b⟧) …`. */
 function changeOf(lines: readonly string[], { location: { start, end }, replacement }: Mutant): string {
