@@ -55,7 +55,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
 
   async function run(lanes: readonly (readonly Job[])[]): Promise<void> {
     const [suspect, clear] = split(lanes, (lane) => core.store !== undefined && lane.some(isSuspect));
-    await Promise.all([runTogether(clear.flat()), ...(suspect.length > 0 ? [runSuspects(suspect)] : [])]);
+    await Promise.all([runTogether(clear.flat()), runSuspects(suspect)]);
   }
 
   /** A group at a time, so that no claim lapses while others have their turn. */
@@ -129,7 +129,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
         for (const job of group) builtOn.set(job, before);
       }
       delivered = runGroup(group, order, delivered, () => foreseen.resolve(true));
-      overlaps = await Promise.race([foreseen.promise, delivered.then(() => false)]);
+      overlaps = (await Promise.race([foreseen.promise, delivered])) === true;
     }
     await delivered;
   }
@@ -153,7 +153,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
       deliver(job, verdict);
       if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
     });
-    await Promise.all(blocked.map(async (job) => deliver(job, await notBegun(job, behind(core, job, blockers.get(job.lane)!)))));
+    for (const job of blocked) deliver(job, behind(core, job, blockers.get(job.lane)!));
   }
 
   /** What was claimed before its unit, and has not become a record in it, is given back. */
@@ -165,10 +165,6 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
   /** The unit has been rolled back, or its outcome is unknown. If it did commit, the record is no longer claimed and this changes nothing. */
   function releaseCounted(job: Job, verdict: Verdict): Promise<Verdict> {
     return conclude(core, job, { ending: { as: 'released', counted: true }, verdict: () => verdict });
-  }
-
-  function notBegun(job: Job, verdict: Verdict): Verdict | Promise<Verdict> {
-    return counted.has(job) ? conclude(core, job, { ending: unstartedEnding, verdict: () => verdict }) : verdict;
   }
 
   /** The first that has to be tried again stops those behind it. */
