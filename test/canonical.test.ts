@@ -105,6 +105,7 @@ describe('values that JavaScript has and JSON has not', () => {
     ['a symbol', [Symbol('s')], 'symbol'],
     ['a lone high surrogate', ['a\ud800'], 'a string with a lone surrogate'],
     ['a lone low surrogate', ['\udc00a'], 'a string with a lone surrogate'],
+    ['nothing but a lone surrogate', ['\ud800'], 'a string with a lone surrogate'],
     ['a member name with a lone surrogate', { 'a\ud800': 1 }, 'a member name with a lone surrogate'],
     ['a Map', { m: new Map() }, 'an instance of Map'],
     ['a Set', new Set([1]), 'an instance of Set'],
@@ -142,6 +143,10 @@ describe('values that JavaScript has and JSON has not', () => {
   it('writes what `toJSON` gives, a Date as its text', () => {
     expect(canonicalJson({ at: new Date(0) })).toBe('{"at":"1970-01-01T00:00:00.000Z"}');
     expect(canonicalJson({ toJSON: () => ({ b: 1, a: 2 }) })).toBe('{"a":2,"b":1}');
+  });
+
+  it('writes a member of that name once', () => {
+    expect(canonicalJson({ undefined: 1 })).toBe('{"undefined":1}');
   });
 
   it('leaves out members that are undefined, and writes null for undefined items, as JSON.stringify does', () => {

@@ -167,6 +167,33 @@ describe('chained units of one call', () => {
     }
   });
 
+  it('nor if all that has not committed of the one before is a part: the rest was waiting for the one before that', async () => {
+    const late = Promise.withResolvers<void>();
+    const fails: AnyHandler = ({ id }) => {
+      if (id === 'a1') throw new Error('no');
+    };
+    const { receiver, fail, commit, recorded } = chained(fails, {}, (unit) => (unit === 3 ? late.promise : undefined));
+    const verdicts = receiver.process(lanes('a1', 'a2', 'a3', 'b1', 'c1', 'd1'));
+    await idle();
+    await commit();
+    await idle();
+    await fail();
+    late.resolve();
+    await Promise.race([commit(), idle()]);
+    expect(actions(await verdicts)).toEqual(['retry failed', 'retry order', 'retry order', 'retry store', 'retry store', 'retry store']);
+    expect((await verdicts)[4]).toMatchObject({ error: { code: 'store', message: 'The unit before this one did not commit' } });
+    expect(recorded()).toBe(0);
+  });
+
+  it('but one that was begun when it had failed is not built on it, nor is the next one', async () => {
+    const { receiver, commit } = chained(undefined, { groupSize: 1 }, (unit) => (unit === 1 ? Promise.reject(new Error('no')) : undefined));
+    const verdicts = receiver.process(lanes('a1', 'b1', 'c1'));
+    await idle();
+    await commit();
+    await commit();
+    expect(actions(await verdicts)).toEqual(['retry store', 'ack completed', 'ack completed']);
+  });
+
   it('what one has found to be done by the one before, which did not commit, is not remembered: its message runs again', async () => {
     const { receiver, ran, commit, fail } = chained(undefined, { groupSize: 1, cacheSize: 100 });
     const first = receiver.process(lanes('a1'));

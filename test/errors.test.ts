@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { describeError, errorCodes, expectNumber, ReceiverError, RetryAfter, refuseOption, show, TerminalError } from '../src/errors.ts';
+import { causesOf, describeError, errorCodes, expectNumber, ReceiverError, RetryAfter, refuseOption, show, TerminalError } from '../src/errors.ts';
 
 const invalidOption = (message: string) => expect.objectContaining({ name: 'ReceiverError', code: 'invalid-option', message });
 
@@ -73,6 +73,26 @@ describe('describeError', () => {
     const cut = describeError(`x${'😂'.repeat(400)}`);
     expect(cut).toHaveLength(500);
     expect(cut.isWellFormed()).toBe(true);
+  });
+});
+
+describe('causesOf', () => {
+  it('gives what was thrown, and each cause of it', () => {
+    const [root, middle] = [{ code: 'ECONNRESET' }, new Error('middle')];
+    middle.cause = root;
+    const error = new Error('outer', { cause: middle });
+    expect(causesOf(error)).toEqual([error, middle, root]);
+  });
+
+  it.each([['text'], [undefined], [null], [7], [() => {}]])('gives nothing of %s', (thrown) => {
+    expect(causesOf(thrown)).toEqual([]);
+    expect(causesOf(new Error('outer', { cause: thrown }))).toHaveLength(1);
+  });
+
+  it('ends after ten, where an error is its own cause', () => {
+    const error = new Error('outer');
+    error.cause = error;
+    expect(causesOf(error)).toHaveLength(10);
   });
 });
 

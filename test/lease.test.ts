@@ -489,7 +489,7 @@ describe('the time limit of a handler', () => {
     a.limit(world.clock.now(), 5_000);
     b.limit(world.clock.now(), 3_000);
     c.limit(world.clock.now(), 4_000);
-    c.limit(world.clock.now(), Number.POSITIVE_INFINITY);
+    c.unlimit();
     await world.advance(3_000);
     expect([a, b, c].map(({ aborted }) => aborted?.code)).toEqual([undefined, 'handler-timeout', undefined]);
     await world.advance(2_000);
@@ -506,12 +506,37 @@ describe('the time limit of a handler', () => {
     expect(lease.aborted?.code).toBe('claim-lost');
   });
 
+  it('may be over for one whose end, and the limit of another, follow from it', async () => {
+    const { world, start } = stand();
+    const [a, b] = [start('a'), start('b')];
+    a.whenAborted(() => {
+      b.limit(world.clock.now(), 1_000);
+      a.end();
+    });
+    b.whenAborted(() => b.end());
+    a.limit(world.clock.now(), 5_000);
+    await world.advance(6_000);
+    expect([a, b].map(({ aborted }) => aborted?.code)).toEqual(['handler-timeout', 'handler-timeout']);
+    expect(world.timers).toBe(0);
+  });
+
   it('leaves no timer behind when the lease ends', async () => {
     const { world, start } = stand();
     const lease = start('a');
     lease.limit(world.clock.now(), 5_000);
     lease.end();
     expect(world.timers).toBe(0);
+  });
+});
+
+describe('whoever waits for the abort', () => {
+  it('of a lease that is aborted already is called at once', () => {
+    const { start } = stand();
+    const lease = start('a');
+    lease.abort(new ReceiverError('stopped', 'The receiver is stopping'));
+    let calls = 0;
+    lease.whenAborted(() => calls++);
+    expect(calls).toBe(1);
   });
 });
 

@@ -129,9 +129,15 @@ describe("with onStoreDown: 'run', while the store is down", () => {
 
   it('what completes is told as any other, and is the first attempt for all that anybody knows', async () => {
     const attempts: number[] = [];
-    const { receiver, told } = down((_, { attempt }) => void attempts.push(attempt));
-    expect(actions(await receiver.process([delivery('a')]))).toEqual(['ack completed']);
-    expect(told.find(([name]) => name === 'completed')?.[1]).toMatchObject({ attempt: 1, durationMs: 0 });
+    const gate = latch();
+    const { receiver, told, world } = down((_, { attempt }) => (attempts.push(attempt), gate.promise));
+    await world.advance(1_000);
+    const running = watch(receiver.process([delivery('a')]));
+    await world.advance(2_000);
+    gate.open();
+    await world.settle();
+    expect(actions(running.value!)).toEqual(['ack completed']);
+    expect(told.find(([name]) => name === 'completed')?.[1]).toMatchObject({ attempt: 1, durationMs: 2_000 });
     expect(attempts).toEqual([1]);
   });
 

@@ -94,6 +94,15 @@ describe('a handler that calls its own receiver', () => {
   });
 });
 
+describe('a handler that calls its own receiver with nothing', () => {
+  it('waits for nothing', async () => {
+    const verdicts: unknown[] = [];
+    const made: ReturnType<typeof stand> = stand(async () => void verdicts.push(await made.receiver.process([])));
+    expect(actions(await made.receiver.process([delivery('a')]))).toEqual(['ack completed']);
+    expect(verdicts).toEqual([[]]);
+  });
+});
+
 describe('a signal that is aborted because the receiver stops', () => {
   it('says so, and for how long it has waited', async () => {
     const reasons: unknown[] = [];
@@ -110,6 +119,28 @@ describe('a signal that is aborted because the receiver stops', () => {
     void receiver.stop({ graceMs: 4_000 });
     await world.advance(4_000);
     expect(reasons).toEqual([code('stopped', 'The receiver stopped, and the handler has not returned within 4000 ms')]);
+  });
+});
+
+describe('copies in one batch', () => {
+  it('follow the first of their ordering key, whatever comes in between', async () => {
+    const { receiver } = stand(() => {});
+    const copies = ['k1', 'k2', 'k1'].map((orderingKey) => delivery('a', { orderingKey }));
+    expect(actions(await receiver.process(copies))).toEqual(['ack completed', 'retry busy', 'ack duplicate']);
+  });
+});
+
+describe('a handler that gives a function which is a promise too', () => {
+  it('is waited for', async () => {
+    const gate = latch();
+    const query = Object.assign(() => {}, { then: gate.promise.then.bind(gate.promise) });
+    const { receiver, world } = stand(() => query);
+    const running = watch(receiver.process([delivery('a')]));
+    await world.settle();
+    expect(running.done).toBe(false);
+    gate.fail(new Error('no'));
+    await world.settle();
+    expect(actions(running.value!)).toEqual(['retry failed']);
   });
 });
 

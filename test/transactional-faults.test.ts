@@ -161,6 +161,12 @@ describe('what is told of a unit', () => {
     ]);
   });
 
+  it('is told of those that nobody has begun before, too', async () => {
+    const { receiver, told } = onUnits(() => {});
+    await receiver.process([delivery('a')]);
+    expect(told[0]).toMatchObject(['claimed', { attempt: 1, orphaned: false }]);
+  });
+
   it('that keeps no results writes none: what was recorded is the record', async () => {
     const { receiver, ends } = onUnits(() => 'done');
     await receiver.process([delivery('a')]);

@@ -258,6 +258,15 @@ describe('a transaction that fails', () => {
     void names;
   });
 
+  it('takes nothing of the next one of the same call along', async () => {
+    const { store, world } = transactional(charge);
+    let units = 0;
+    const unit = ((work: never) => (units++ === 0 ? Promise.reject(new Error('disk full')) : store.unit(work))) as typeof store.unit;
+    const { receiver } = stand(charge, { store: { ...store, unit }, groupSize: 2 }, { world, store });
+    const verdicts = await receiver.process(['a', 'b', 'c', 'd'].map((id) => delivery(id)));
+    expect(actions(verdicts)).toEqual(['retry store', 'retry store', 'ack completed', 'ack completed']);
+  });
+
   it('because of one message is tried again message by message, so that the culprit is found, counted and parked', async () => {
     const made = transactional(charge);
     // A store whose unit breaks whenever "bad" is part of it: a trigger, a driver bug, a handler that ends the transaction.

@@ -5,8 +5,14 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   [/cache/, /⟦young\.size >= options\.size \/ 2 → young\.size >/, 'Same: one entry more or less in a generation.'],
   [
     /canonical/,
-    /⟦names\.length > 20|names\.length > 20\) ⟦\{|⟦names\[at - 1\]|⟦at > 0|const plain = ⟦|⟦plain\.test\(text\) → false/,
-    'Same result in another time: two ways to sort and to quote, chosen by length.',
+    /⟦(known && isSame|some\.length !== others\.length → true|some\[i\] !== others\[i\] → true|i < some\.length → i <=|true → false)|function isSame|(sum \+|sum = |placeOf)|new Array\(256\)/,
+    'Same result in another time: what is remembered is looked at before it is used, or made anew.',
+  ],
+  [/canonical/, /maxShapeLength/, 'Same but for memory: which shapes are remembered.'],
+  [
+    /canonical/,
+    /standsForItself|code (< 0x20|> 0x7e)|⟦i < text\.length → i <=/,
+    'Same result in another time: two ways to quote, of which the slower one takes any text.',
   ],
   [/canonical/, /⟦prototype === Object\.prototype → false/, 'Same result in another time: the prototype of that one is null.'],
   [/core/, /⟦job\.verdict → false/, 'Second line of defence: each way gives a job one verdict.'],
@@ -21,12 +27,28 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   [/core/, /waitMs <= giveUpAt⟧/, 'Same: a moment of no length.'],
   [
     /handler/,
-    /⟦(context\.hasBegun|this\.#publishing !== undefined \|\| this\.#run !== undefined|this\.#(publishing|run) !== undefined) → true/,
+    /⟦((this\.#)?context\.hasBegun|this\.#publishing !== undefined \|\| this\.#run !== undefined|this\.#(publishing|run) !== undefined) → true/,
     'Same but for work: there is nothing to end.',
   ],
   [/guarded-store/, /⟦'(purge|writeEntries|readEntries|before the receiver had stopped)'/, 'Words for people.'],
   [/guarded-store/, /⟦answers\[i\]\?\.state/, 'Same: answers are as many as asks, and what is thrown here is caught.'],
-  [/transactional/, /#recorded\.has/, 'Second line of defence: a store answers `busy` here (contract of `Unit.record`).'],
+  [/unit-of-work/, /#recorded\.has|answer!\.state === ⟦'completed' → ""/, 'Second line of defence: a store answers `busy` here (contract of `Unit.record`).'],
+  [
+    /transactional/,
+    /⟦claims\.length > 0 → (true|claims\.length >= 0)/,
+    'Same but for work: nothing is given back.',
+  ],
+  [/transactional/, /⟦false → true⟧;$|let overlaps = ⟦/, 'Same: the first group has none before it to be built on.'],
+  [
+    /transactional/,
+    /⟦!jobs\.some\(\(job\) => counted\.has\(job\) && undone\.has\(job\)\) → false|=> ⟦counted\.has\(job\) && undone\.has\(job\) → (true|counted\.has\(job\) \|\| undone)/,
+    'Same but for time: each is looked at again.',
+  ],
+  [
+    /transactional/,
+    /&& ⟦!blockers\.has\(job\.lane\) → true|'retry' ⟦&& !blockers/,
+    'Same: whoever is behind waits as long as those before.',
+  ],
   [/transactional/, /→ at <= jobs\.length⟧/, 'Same: a group of no jobs.'],
   [/transactional/, /⟦units\.chained && free\[0\] → (true|units)/, 'Same: what is foreseen is used by chained units only.'],
   [
@@ -34,7 +56,7 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
     /⟦answer!\.state !== 'claimed' → false|⟦verdict!\.action !== 'retry'|⟦verdict!\.reason !== 'store' → false/,
     'Same: a verdict that needs no claim has none to end, and an ending that comes too late is refused.',
   ],
-  [/transactional/, /⟦settings\.on\[name\] → true/, 'Same: `tell` looks again.'],
+  [/unit-of-work/, /⟦settings\.on\[name\] → true/, 'Same: `tell` looks again.'],
   [/receiver/, /if \(⟦each → true⟧\) void track/, 'Same: what purging nothing throws is caught.'],
   [/receiver/, /⟦!job\.preset → true/, 'Same but for work: a lease that is ended at once.'],
   [/receiver/, /⟦\(\) => (active\.delete|waiting\.abort)/, 'Same but for memory and timers of a receiver that has nothing to do.'],
@@ -79,6 +101,13 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   ],
   [/saga/, /⟦\{ cause: this\.#failure \}/, 'For people: the message says it too.'],
   [/lease\.ts/, /⟦watched\.has\(lost\) → false/, 'Same but for work: what is revoked twice is revoked.'],
+  [
+    /handler/,
+    /const isOver = ⟦.* → false⟧|=== null\) return ⟦false → true|⟦typeof \(value as .* → true⟧/,
+    'Same but for time: what is no promise may be waited for.',
+  ],
+  [/job/, /⟦preset \|\| job\.follows → /, 'Same: a copy finds the first, and what can’t be read has no copies.'],
+  [/options/, /⟦'utf-8' → ""/, 'Nothing loads with it, and Stryker counts that as no failure.'],
   [/job/, /Identity/, 'Same: of a message that can’t be read only the verdict is used.'],
   [/key/, /⟦part\.length \* 3/, 'Same result in another time: short texts need not be measured.'],
   [
@@ -97,6 +126,7 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
     /⟦core\.stopping\.aborted → false|return await unstarted\(job, ⟦'stopped'/,
     'A stop in the very moment between the turn and the start.',
   ],
+  [/leased/, /⟦!ended → true|ended = ⟦true → false/, 'Same but for a timer of a second, of a receiver that stops.'],
   [/leased/, /⟦job\.lease!\.aborted\?\.code/, 'Second line of defence: who is given up has been aborted.'],
 ];
 
