@@ -1,5 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import { causesOf, describeError, errorCodes, expectNumber, ReceiverError, RetryAfter, refuseOption, show, TerminalError } from '../src/errors.ts';
+import {
+  causesOf,
+  describeError,
+  errorCodes,
+  expectNumber,
+  ReceiverError,
+  RetryAfter,
+  refuseOption,
+  show,
+  TerminalError,
+} from '../src/errors.ts';
 
 const invalidOption = (message: string) => expect.objectContaining({ name: 'ReceiverError', code: 'invalid-option', message });
 

@@ -133,6 +133,7 @@ describe('copies in one batch', () => {
 describe('a handler that gives a function which is a promise too', () => {
   it('is waited for', async () => {
     const gate = latch();
+    // biome-ignore lint/suspicious/noThenProperty: the danger of thenables is what is tested
     const query = Object.assign(() => {}, { then: gate.promise.then.bind(gate.promise) });
     const { receiver, world } = stand(() => query);
     const running = watch(receiver.process([delivery('a')]));

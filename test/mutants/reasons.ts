@@ -32,12 +32,12 @@ const reasons: readonly (readonly [file: RegExp, change: RegExp, reason: string]
   ],
   [/guarded-store/, /⟦'(purge|writeEntries|readEntries|before the receiver had stopped)'/, 'Words for people.'],
   [/guarded-store/, /⟦answers\[i\]\?\.state/, 'Same: answers are as many as asks, and what is thrown here is caught.'],
-  [/unit-of-work/, /#recorded\.has|answer!\.state === ⟦'completed' → ""/, 'Second line of defence: a store answers `busy` here (contract of `Unit.record`).'],
   [
-    /transactional/,
-    /⟦claims\.length > 0 → (true|claims\.length >= 0)/,
-    'Same but for work: nothing is given back.',
+    /unit-of-work/,
+    /#recorded\.has|answer!\.state === ⟦'completed' → ""/,
+    'Second line of defence: a store answers `busy` here (contract of `Unit.record`).',
   ],
+  [/transactional/, /⟦claims\.length > 0 → (true|claims\.length >= 0)/, 'Same but for work: nothing is given back.'],
   [/transactional/, /⟦false → true⟧;$|let overlaps = ⟦/, 'Same: the first group has none before it to be built on.'],
   [
     /transactional/,
