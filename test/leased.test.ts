@@ -181,3 +181,21 @@ describe("with onStoreDown: 'run', while the store is down", () => {
     expect(actions(running.value!)).toEqual(['ack completed', 'retry stopped']);
   });
 });
+
+describe('a message that is taken back while its outcome is recorded', () => {
+  it('leaves no timer behind: its handler has ended, and need not be given up', async () => {
+    const recorded = latch();
+    const { store, world } = stand(() => {});
+    const settle: typeof store.settle = (ends) => recorded.promise.then(() => store.settle(ends));
+    const { receiver } = stand(async () => {}, { store: { ...store, settle } }, { world, store });
+    const gone = new AbortController();
+    const running = watch(receiver.process([delivery('a')], { lost: gone.signal }));
+    await world.settle();
+    gone.abort();
+    recorded.open();
+    await world.settle();
+    expect(actions(running.value!)).toEqual(['ack completed']);
+    expect(await receiver.stop()).toEqual({ abandoned: 0 });
+    expect(world.timers).toBe(0);
+  });
+});

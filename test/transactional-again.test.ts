@@ -87,6 +87,15 @@ describe('a group of messages that come again', () => {
     expect(seen.claims).toEqual([1, 1, 1]);
   });
 
+  it('is a duplicate if it is done, however long ago it was sent: only what is claimed can be too old', async () => {
+    const { receiver, world } = counting(() => {}, { maxAttempts: 1, retentionMs: 60_000 });
+    const sentAtMs = world.clock.wall();
+    await world.advance(40_000);
+    expect(actions(await receiver.process([delivery('a', { sentAtMs })]))).toEqual(['ack completed']);
+    await world.advance(40_000);
+    expect(actions(await receiver.process([delivery('a', { sentAtMs, redelivered: true })]))).toEqual(['ack duplicate']);
+  });
+
   it('needs no transaction for what turns out to be done', async () => {
     const { receiver, seen } = counting(() => {});
     await receiver.process([delivery('a')]);
