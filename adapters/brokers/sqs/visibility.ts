@@ -40,7 +40,8 @@ export function holding(
   const { clock } = link.world;
   return async (deliveries, forMs) => {
     const now = clock.now();
-    const held: (boolean | undefined)[] = deliveries.map((delivery) => leftOfTotalMs(delivery, now) >= forMs);
+    // SQS counts in whole seconds, and the request leaves a little later.
+    const held: (boolean | undefined)[] = deliveries.map((delivery) => leftOfTotalMs(delivery, now) - 1_000 >= forMs);
     const holdable = [...held.keys()].filter((i) => held[i]);
     const requests: Promise<void>[] = [];
     for (let at = 0; at < holdable.length; at += maxEntries) {

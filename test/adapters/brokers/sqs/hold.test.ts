@@ -171,4 +171,15 @@ describe('the hold on deliveries', () => {
     expect(held).toEqual([false]);
     expect(requests).toEqual([]);
   });
+
+  it('is never taken for longer than the whole seconds that are left of those 12 hours', async () => {
+    const hours12 = 43_200_000;
+    for (const leftMs of [20_002, 20_400, 20_999]) {
+      const { held, requests } = await heldAfter(1, (_, run) => run(), hours12 - leftMs);
+      const hiddenMs = requests[0] ? requests[0].Entries[0].VisibilityTimeout * 1_000 : 0;
+      expect({ leftMs, trusted: held, isEnough: hiddenMs >= 20_000 }).toEqual({ leftMs, trusted: [false], isEnough: false });
+    }
+    const { held, requests } = await heldAfter(1, (_, run) => run(), hours12 - 21_500);
+    expect({ held, hiddenFor: requests[0].Entries[0].VisibilityTimeout }).toEqual({ held: [true], hiddenFor: 21 });
+  });
 });
