@@ -25,6 +25,8 @@ export type Send = (command: string, args: readonly Argument[]) => Promise<unkno
 /** A client, whichever it is. */
 export interface Connection {
   readonly isCluster: boolean;
+  /** Calls that follow one another may go over different connections. */
+  readonly isPool: boolean;
   readonly send: Send;
   /** The servers that accept writes. */
   primaries(): readonly Send[];
@@ -43,9 +45,9 @@ export function connect(client: RedisClient): Connection {
         node.call(command, args as Argument[]);
     const send = sender(ioredis);
     const isCluster = typeof ioredis.nodes === 'function';
-    return { isCluster, send, primaries: () => (isCluster ? ioredis.nodes!('master').map(sender) : [send]) };
+    return { isCluster, isPool: false, send, primaries: () => (isCluster ? ioredis.nodes!('master').map(sender) : [send]) };
   }
-  const other = client as (NodeRedisClient & { nodeClient?: unknown; getMasterNode?: unknown }) | undefined;
+  const other = client as (NodeRedisClient & { nodeClient?: unknown; getMasterNode?: unknown; execute?: unknown }) | undefined;
   // The `sendCommand` of node-redis's clusters and sentinels wants other arguments first.
   if (typeof other?.sendCommand !== 'function' || other.nodeClient || other.getMasterNode) {
     refuseOption(
@@ -56,7 +58,7 @@ export function connect(client: RedisClient): Connection {
   }
   const send: Send = (command, args) =>
     other.sendCommand([command, ...args.map((each) => (typeof each === 'number' ? String(each) : each))]);
-  return { isCluster: false, send, primaries: () => [send] };
+  return { isCluster: false, isPool: typeof other.execute === 'function', send, primaries: () => [send] };
 }
 
 /** A `ReceiverError` of code `store` for what Redis or its client answered; errors of this library pass as they are. */

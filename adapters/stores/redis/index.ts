@@ -28,7 +28,7 @@ export interface RedisStoreOptions {
   readonly compact?: CompactOptions;
   /** Accepts a `maxmemory-policy` under which Redis forgets records when memory is full: their messages are handled again. Default: false. */
   readonly allowEviction?: boolean;
-  /** Waits for replicas, or for the disk, before it answers. Too few in time, and the call rejects: its outcome is unknown. Not for Redis Cluster. */
+  /** Waits for replicas, or for the disk, before it answers. Too few in time, and the call rejects: its outcome is unknown. Not for Redis Cluster or a pool. */
   readonly wait?: WaitOptions;
 }
 
@@ -67,6 +67,8 @@ export function openStore(
   if (typeof allowEviction !== 'boolean') refuseOption('allowEviction', 'true or false', allowEviction);
   if (wait) {
     if (connection.isCluster) refuseOption('wait', 'left out on a Redis Cluster', wait);
+    // WAIT is about what its own connection has written, and a pool may send it over another one.
+    if (connection.isPool) refuseOption('wait', 'left out with a pool: use a single client', wait);
     expectNumber('wait.replicas', wait.replicas, { atLeast: wait.fsync ? 0 : 1, atMost: 100, integer: true });
     expectNumber('wait.timeoutMs', wait.timeoutMs, { atLeast: 1, atMost: 600_000, integer: true });
   }

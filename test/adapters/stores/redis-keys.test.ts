@@ -1,4 +1,5 @@
 import { Redis } from 'ioredis';
+import { createClient, createClientPool } from 'redis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { openStore, redisStore } from '../../../adapters/stores/redis/index.ts';
 import { layoutOf, slotOf } from '../../../adapters/stores/redis/layout.ts';
@@ -229,6 +230,13 @@ describe('redisStore refuses', () => {
       await expect(store[verb]('*')).rejects.toMatchObject({ code: 'invalid-key' });
     }
     expect(await store.stats()).toEqual({ claimed: 0, released: 0, completed: 0, parked: 0 });
+  });
+
+  it('to wait on a pool, whose connections know nothing of what others have written', () => {
+    const wait = { replicas: 1, timeoutMs: 1 };
+    expect(() => redisStore(createClientPool(), { wait })).toThrow('Expected `wait` to be left out with a pool: use a single client');
+    expect(() => redisStore(createClientPool())).not.toThrow();
+    expect(() => redisStore(createClient(), { wait })).not.toThrow();
   });
 
   it('options that are wrong, and says what they have to be', () => {
