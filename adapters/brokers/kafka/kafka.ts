@@ -115,9 +115,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
         settingsError('a batch before this consumer has joined its group: `kafka(…)` was given another one, or made after `run`'),
       );
     }
-    if (member.isLost()) throw new JoinAnew();
-    // kafkajs is about to join anew, and gives us the same messages or others then.
-    if (!member.isStable()) return 'again';
+    if (!member.isStable()) throw new JoinAnew();
     if (!(await isHorizonFit(arrival))) return holdBack(arrival);
     const { topic, partition } = arrival;
     const assignment = assigned.of(`${topic}/${partition}`, arrival);

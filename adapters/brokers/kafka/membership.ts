@@ -8,8 +8,6 @@ export interface Membership {
   isNew(): boolean;
   /** It is a member, as far as is known, and the group is not rebalancing. */
   isStable(): boolean;
-  /** It was a member, and has not joined anew. */
-  isLost(): boolean;
   groupId(): string | undefined;
   /** Resolves with true when the broker has answered a heartbeat that was sent from now on; with false when the membership is lost. */
   proven(): Promise<boolean>;
@@ -145,9 +143,6 @@ export function membership(
     },
     isStable() {
       return member && !leaving;
-    },
-    isLost() {
-      return !isNew && !member;
     },
     refused,
     groupId() {

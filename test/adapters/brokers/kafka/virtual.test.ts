@@ -243,6 +243,39 @@ describe('a join that breaks off, after which kafkajs goes on reading what it ha
     expect(committed()).toBe(3);
     expect(consumer.crashes).toEqual([]);
   });
+
+  it('of a member that was put out while the last it had begun came to its end: at once, and it does not read in a circle', async () => {
+    const { model, world, worker, committed } = virtual();
+    const seen: string[] = [];
+    const open = latch();
+    const { consumer } = await worker(
+      async ({ id }, { attempt }) => {
+        seen.push(id);
+        if (id !== 'm0' || attempt > 1) return;
+        await open.promise;
+        throw new RetryAfter(1_000);
+      },
+      { kafka: { maxInFlight: 1 } },
+    );
+    model.produce('t', messages(3, 'k'));
+    await world.advance(1_000);
+    // A heartbeat tells of the rebalance; of the rest kafkajs alone hears, because nothing is to be committed, and joins without a word.
+    model.group('g').rebalance();
+    await world.advance(5_000);
+    let breaks = 1;
+    let fetches = 0;
+    consumer.intercept = async (name) => {
+      if (name === 'JoinGroup' && breaks-- > 0) throw lost();
+      if (name === 'Fetch' && ++fetches > 100) await new Promise<void>((resolve) => void world.clock.after(1_000, resolve));
+    };
+    model.group('g').expel('member-1');
+    open.open();
+    await world.advance(20_000);
+    expect(breaks).toBeLessThan(0);
+    expect(fetches).toBeLessThan(100);
+    expect(seen).toEqual(['m0', 'm0', 'm1', 'm2']);
+    expect(committed()).toBe(3);
+  });
 });
 
 describe('a consumer that kafkajs gives up', () => {
