@@ -18,7 +18,7 @@ const message = { id: '1', headers: { 'message-id': 'order-7' }, body: '{ "id": 
 await receiver.process([{ message }]);
 await receiver.process([{ message }]);
 
-// For Kafka: kafkaDestination(producer, 'charged'); for SQS: sqsDestination(client, queueUrl).
+// For Kafka: kafkaDestination(new Kafka(…), 'charged'); for SQS: sqsDestination(client, queueUrl).
 const charged: Destination = {
   async send(messages) {
     for (const { id, body } of messages) console.log(id, body && new TextDecoder().decode(body));

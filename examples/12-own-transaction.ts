@@ -34,7 +34,7 @@ await Promise.all([charge(order), charge(order), charge({ id: 'order-8', cents: 
 await charge(order);
 console.log((await pool.query(`select order_id, cents from ${schema}.charges order by order_id`)).rows);
 
-// In a process of its own. For Kafka: kafkaDestination(producer, 'charged'); for SQS: sqsDestination(client, queueUrl).
+// In a process of its own. For Kafka: kafkaDestination(new Kafka(…), 'charged'); for SQS: sqsDestination(client, queueUrl).
 const charged: Destination = {
   async send(messages) {
     for (const { id } of messages) console.log('announced:', id);

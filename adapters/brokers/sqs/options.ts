@@ -62,6 +62,9 @@ export function checkOptions(options: SqsPollerOptions): CheckedOptions {
   expectSeconds('waitMs', waitMs, 0, 20_000);
   expectNumber('polls', polls, { atLeast: 1, atMost: 100, integer: true });
   const maxInFlight = expectNumber('maxInFlight', options.maxInFlight ?? 20 * polls, { atLeast: 1, atMost: 120_000, integer: true });
+  // A visibility that outlives the lease could not be had.
+  if (receiver.leaseMs >= maxHiddenMs)
+    refuseOption('receiver.leaseMs', `less than ${maxHiddenMs}, the 12 hours for which SQS hides a message at most`, receiver.leaseMs);
   if (visibilityMs !== undefined) {
     expectSeconds('visibilityMs', visibilityMs, 1_000, maxHiddenMs);
     if (visibilityMs <= receiver.leaseMs) {

@@ -86,6 +86,22 @@ describe.each(Object.keys(drivers))('a handler that meddles with the transaction
     expect(await state(store, 'b')).toBe(undefined);
   });
 
+  it('and swallows an error by which SQLite has rolled back: the unit is broken, but what it writes then is there, as the README says', async () => {
+    const { store, db, effects } = stand({ driver });
+    db.exec('create unique index one on effects (text)');
+    const unit = store.unit(async (unit) => {
+      await unit.record([ask('a', 't')]);
+      await unit.savepoint(async (tx) => {
+        insert(tx, 'undone');
+        expect(() => tx.exec("insert or rollback into effects values ('undone')")).toThrow('UNIQUE');
+        insert(tx, 'late');
+      });
+    });
+    await expect(unit).rejects.toMatchObject({ code: 'store', message: expect.stringContaining('or SQLite rolled back') });
+    expect(effects()).toEqual(['late']);
+    expect(await state(store, 'a')).toBe(undefined);
+  });
+
   it('and begins one gets the error of SQLite', async () => {
     const { store } = stand({ driver });
     const beginning = store.unit((unit) => unit.savepoint(async (tx) => tx.exec('begin')));

@@ -21,6 +21,7 @@ describe('the options of a poller', () => {
     [{ queueUrl: 'work' }, 'Expected `queueUrl` to be the URL of a queue, got `"work"`'],
     [{ queueUrl: 'https://sqs/0/work.fifo/' }, 'nothing behind its name'],
     [{ receiver: undefined as never }, 'Expected `receiver` to be a receiver made by `createReceiver`'],
+    [{ receiver: { ...receiver, leaseMs: 43_200_000 } }, 'Expected `receiver.leaseMs` to be less than 43200000, the 12 hours'],
     [{ visibilityMs: 30_000 }, "Expected `visibilityMs` to be more than the receiver's `leaseMs`, which is 30000, got `30000` (number)"],
     [{ visibilityMs: 43_201_000 }, 'Expected `visibilityMs` to be a number from 1000 to 43200000'],
     [{ visibilityMs: 40_500 }, 'Expected `visibilityMs` to be whole seconds'],
