@@ -60,6 +60,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
   let stopping: Promise<{ abandoned: number }> | undefined;
 
   const assigned = assignments(receiver, checked, () => member, report);
+  const revived = revival(consumer, { world: receiver.world, report });
   const member = membership(consumer, {
     clock,
     report,
@@ -73,7 +74,6 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
         refuse(settingsError('offsets that somebody else has committed: `autoCommit` is on, or `commitOffsets` is called')),
     },
   });
-  const revived = revival(consumer, { world: receiver.world, report });
   const settings = settingsCheck(consumer, (setting) => refuse(settingsError(`\`${setting}: true\``)));
   const horizon =
     checked.admin && checked.horizonMs === undefined && !checked.watermark?.watermark.exact ? horizons(checked.admin) : undefined;

@@ -6,7 +6,7 @@ import { backoffMs, type Report } from './link.ts';
 export interface Revival {
   /** What it is going to be run with. */
   expect(config: KafkaRunConfig): void;
-  /** It does not come back by itself. False: nor by us, who don't know what it was run with. */
+  /** It does not come back by itself: its crash has been heard here before. False: nor by us, who don't know what it was run with. */
   revive(): boolean;
   close(): void;
 }
@@ -22,46 +22,78 @@ export function revival(consumer: KafkaConsumer, { world, report }: { world: Wor
   let config: KafkaRunConfig | undefined;
   let failures = 0;
   let trying = false;
-  /** It has been given up, and neither was it disconnected by the user since, nor the adapter stopped. */
-  let wanted = false;
-  /** kafkajs tells of our own disconnecting as it tells of the user's. */
+  /** And not run since. */
+  let givenUp = false;
+  /** kafkajs tells of what we do as it tells of what the user does. */
+  let connecting = false;
   let disconnecting = false;
+  /** Neither ours nor a crash's: the user's. */
+  let disconnects = 0;
   const ended = new AbortController();
+  const isUnwanted = () => disconnects > 0 || ended.signal.aborted;
+  const isWanted = () => givenUp && !isUnwanted();
   const on = eventsOf(consumer);
   const off = [
     on('consumer.group_join', () => {
       failures = 0;
     }),
-    // One that crashes is disconnected before it is given up.
+    on('consumer.connect', () => {
+      if (connecting) return;
+      // The user has it back.
+      givenUp = false;
+      disconnects = 0;
+    }),
     on('consumer.disconnect', () => {
-      wanted &&= disconnecting;
+      if (disconnecting) disconnecting = false;
+      else disconnects++;
+    }),
+    // One that crashes is disconnected before that is told.
+    on('consumer.crash', () => {
+      disconnects = Math.max(0, disconnects - 1);
     }),
   ];
 
-  async function tryOnce(config: KafkaRunConfig): Promise<void> {
+  async function disconnect(): Promise<void> {
     disconnecting = true;
     try {
       await consumer.disconnect();
     } finally {
       disconnecting = false;
     }
-    if (wanted) await consumer.connect();
-    if (!wanted) return;
-    wanted = false;
+  }
+
+  async function connect(): Promise<void> {
+    connecting = true;
     try {
-      // It resolves also when it has crashed while it joined, which has been told by then.
-      await consumer.run(config);
-    } catch (error) {
-      wanted = !ended.signal.aborted;
-      throw error;
+      await consumer.connect();
+    } finally {
+      connecting = false;
     }
+  }
+
+  async function tryOnce(config: KafkaRunConfig): Promise<void> {
+    await disconnect();
+    if (!isWanted()) return;
+    await connect();
+    if (isWanted()) {
+      givenUp = false;
+      try {
+        // It resolves also when it has crashed while it joined, which has been told by then.
+        await consumer.run(config);
+      } catch (error) {
+        givenUp = true;
+        throw error;
+      }
+    }
+    // Somebody's disconnecting did not end what was under way: it would stay connected, and a member that keeps its partitions from others.
+    if (isUnwanted()) await disconnect();
   }
 
   async function again(config: KafkaRunConfig): Promise<void> {
     trying = true;
-    while (wanted) {
+    while (isWanted()) {
       await sleep(world.clock, backoffMs(failures++, longestWaitMs, world), ended.signal);
-      if (wanted) await tryOnce(config).catch((error: unknown) => report(error, 'membership'));
+      if (isWanted()) await tryOnce(config).catch((error: unknown) => report(error, 'membership'));
     }
     trying = false;
   }
@@ -72,12 +104,11 @@ export function revival(consumer: KafkaConsumer, { world, report }: { world: Wor
     },
     revive() {
       if (!config) return false;
-      wanted = !ended.signal.aborted;
-      if (wanted && !trying) void again(config);
+      givenUp = true;
+      if (isWanted() && !trying) void again(config);
       return true;
     },
     close() {
-      wanted = false;
       ended.abort();
       for (const unhear of off.splice(0)) unhear();
     },

@@ -128,7 +128,9 @@ export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: Con
     async commitOffsets(offsets) {
       for (const { topic, partition, offset } of offsets) await life!.commit(`${topic}/${partition}`, Number(offset));
     },
-    async connect() {},
+    async connect() {
+      emit('consumer.connect', null);
+    },
     async disconnect() {
       await stop();
       emit('consumer.disconnect', null);

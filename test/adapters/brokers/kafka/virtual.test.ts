@@ -337,6 +337,60 @@ describe('a consumer that kafkajs gives up', () => {
     expect(await handled(meanwhile)).toEqual([]);
   });
 
+  it('stays so when the user has disconnected it while it was being disconnected', async () => {
+    const { consumer, handled } = await givenUp();
+    const { disconnect } = consumer;
+    const open = latch();
+    Object.assign(consumer, { disconnect: () => open.promise.then(disconnect) });
+    const meanwhile = async () => {
+      const users = disconnect();
+      open.open();
+      await users;
+    };
+    expect(await handled(meanwhile)).toEqual([]);
+  });
+
+  // kafkajs's `disconnect` does not end a `connect` or a `run` that is under way: that one ends up connected, or a member that keeps its partitions.
+  describe.each(['connect', 'run'] as const)('is not left behind by a `%s` that is under way', (step) => {
+    it.each(['the adapter is stopped and the user disconnects', 'the user disconnects'])('when %s', async (way) => {
+      const { adapter, consumer, handled } = await givenUp();
+      const { disconnect } = consumer;
+      const done = consumer[step] as (config: unknown) => Promise<void>;
+      const open = latch();
+      const log: string[] = [];
+      Object.assign(consumer, {
+        async [step](config: unknown) {
+          log.push('begun');
+          await open.promise;
+          await done(config);
+          log.push('there');
+        },
+        disconnect: async () => {
+          log.push('disconnected');
+          await disconnect();
+        },
+      });
+      const meanwhile = async () => {
+        log.splice(0);
+        if (way.startsWith('the adapter')) void adapter.stop();
+        await consumer.disconnect();
+        open.open();
+      };
+      expect(await handled(meanwhile)).toEqual([]);
+      expect(log).toEqual(['disconnected', 'there', 'disconnected']);
+    });
+  });
+
+  it('is run again where the user has connected and run it himself since', async () => {
+    const { adapter, consumer, handled } = await givenUp();
+    const meanwhile = async () => {
+      await consumer.disconnect();
+      await consumer.connect();
+      await consumer.run(adapter.run());
+    };
+    expect(await handled(meanwhile)).toEqual(ids(3));
+  });
+
   it('stays so when the adapter has been stopped', async () => {
     const { adapter, handled } = await givenUp();
     expect(await handled(() => void adapter.stop())).toEqual([]);
