@@ -178,6 +178,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     const found: Found = { wanted: false, assigned: false };
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
       try {
+        // Given back meanwhile: whoever has it now would be fenced.
+        if (at.lost) throw at.lost;
         await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
         const mark = recordOf(next);
         await write(mark);
@@ -186,7 +188,6 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         await catchUp(mark.id, wanted, found);
         return found;
       } catch (error) {
-        // Given back meanwhile.
         if (at.lost) throw at.lost;
         if (isFenced(error) || (error instanceof ReceiverError && error.code === 'broker') || clock.now() + waitMs >= giveUpAt) throw error;
         await sleep(clock, waitMs);

@@ -77,3 +77,16 @@ it('a commit that gets no answer is settled, but who finds then that somebody el
   expect(await within(1_000, commits(owner, '3'))).toBe('committed');
   await within(10_000, Promise.all([old.close(), owner.close()]));
 });
+
+it('a take-over whose partition has been given back before it began does not fence whoever has the partition by then', async () => {
+  const { worker, within } = stand();
+  const old = worker('old');
+  const owner = worker('owner');
+  expect(await within(3_000, owner.assign(partition))).toEqual({ offset: undefined });
+  const late = old.assign(partition);
+  const left = old.revoke(partition);
+  expect(await within(5_000, late)).toBe('claim-lost');
+  await left;
+  expect(await within(1_000, commits(owner, '1'))).toBe('committed');
+  await within(10_000, Promise.all([old.close(), owner.close()]));
+});
