@@ -113,12 +113,14 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   const isLog = broker === 'kafka-transactions';
   const forgetful = plan.happens(0.12) && !isLog;
   const relaxed = plan.happens(0.15) && !calm && !isLog;
+  // Many messages at once, as after an outage: in few seeds, because they cost three times as much.
+  const burst = new Stream(hash(seed, `burst ${way} ${broker}`)).happens(0.05);
   const scenario: Omit<Scenario, 'kafka'> = {
     seed,
     way,
     broker,
     workers,
-    messages: messagesOf(seed, plan, chance, forgetful),
+    messages: messagesOf(seed, plan, chance, { forgetful, burst }),
     healAtMs: plan.int(20_000, 60_000),
     leaseMs,
     visibilityMs: Math.ceil((leaseMs * plan.pick([1.2, 1.5, 2, 3])) / 1_000) * 1_000,
@@ -127,11 +129,11 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
     waitMs: plan.pick([0, 0, 300, 2_000]),
     pollMs: plan.pick([5_000, 20_000, 20_000, 20_000]),
     polls: plan.pick([1, 1, 2]),
-    maxInFlight: plan.pick([1, 3, 10, 20]),
+    maxInFlight: plan.pick(burst ? [3, 10, 20] : [1, 3, 10, 20]),
     maxAttempts: plan.pick([2, 3, 4, 10]),
     concurrency: plan.pick([1, 2, 10]),
     cacheSize: plan.pick([0, 100]),
-    groupSize: plan.pick([1, 2, 500]),
+    groupSize: plan.pick(burst ? [1, 2, 3] : [1, 2, 500]),
     results: (plan.happens(0.6) && !isLog) || broker === 'calls',
     // A redrive to a dead-letter queue and back takes longer than a forgetful store remembers, and would be refused.
     redrive: plan.happens(0.25) && !forgetful && broker !== 'kafka' && !isLog,
@@ -161,9 +163,14 @@ export function scenarioOf(seed: number, way: Way, broker: BrokerKind, chance: C
   return { ...scenario, kafka: kafkaScenarioOf(scenario) };
 }
 
-function messagesOf(seed: number, plan: Stream, chance: Chance, forgetful: boolean): Sent[] {
-  const groups = plan.int(1, 2);
-  const count = plan.int(2, 5);
+function messagesOf(
+  seed: number,
+  plan: Stream,
+  chance: Chance,
+  { forgetful, burst }: { readonly forgetful: boolean; readonly burst: boolean },
+): Sent[] {
+  const groups = burst ? plan.int(2, 8) : plan.int(1, 2);
+  const count = burst ? plan.int(6, 14) : plan.int(2, 5);
   const messages: Sent[] = [];
   const odd = plan.happens(0.5);
   for (let i = 1; i <= count; i++) {
@@ -177,7 +184,7 @@ function messagesOf(seed: number, plan: Stream, chance: Chance, forgetful: boole
       kind,
       payload: 'a',
       group,
-      atMs: Math.floor(plan.next() * 8_000),
+      atMs: burst ? plan.int(0, 2) * 2_000 + plan.int(0, 40) : Math.floor(plan.next() * 8_000),
       copyOf: undefined,
       hiddenMs: 0,
     };

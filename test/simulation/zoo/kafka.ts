@@ -77,7 +77,9 @@ export const kafkaBugs: readonly Bug[] = [
     name: 'does not notice that kafkajs has not joined its group again',
     wild: 'kafkajs 2.2.4: a join that breaks off leaves it reading the partitions that it had before',
     look: kafka,
-    patches: [{ file: `${folder}/kafka.ts`, from: 'if (!member.isStable()) throw new JoinAnew();', to: 'if (!member.isStable()) return "again";' }],
+    patches: [
+      { file: `${folder}/kafka.ts`, from: 'if (!member.isStable()) throw new JoinAnew();', to: 'if (!member.isStable()) return "again";' },
+    ],
   },
   {
     name: 'orders nothing: messages with one record key run at the same time',
