@@ -29,7 +29,7 @@ export function commits(options: {
   const { clock } = options;
   let committed = -1;
   let closed = false;
-  let waiting: { readonly done: Promise<void>; readonly cancel: () => void } | undefined;
+  let waiting: { readonly atOnce: boolean; readonly done: Promise<void>; readonly cancel: () => void } | undefined;
   let busy = false;
   let underWay: Promise<void> = Promise.resolve();
 
@@ -56,7 +56,7 @@ export function commits(options: {
    * The check whether the partition is still ours and kafkajs's look at the generation happen in one turn, at the beginning of a task of
    * its own: when kafkajs has joined anew, its event has been heard by then. So nothing is committed under a generation that it is not from.
    */
-  function after(delayMs: number): { done: Promise<void>; cancel: () => void } {
+  function after(delayMs: number): NonNullable<typeof waiting> {
     let cancel = () => {};
     const done = new Promise<void>((resolve) => {
       const stop = clock.after(delayMs, () => {
@@ -69,7 +69,7 @@ export function commits(options: {
         resolve();
       };
     });
-    return { done, cancel };
+    return { atOnce: delayMs === 0, done, cancel };
   }
 
   return {
@@ -78,10 +78,12 @@ export function commits(options: {
     },
     async flush() {
       await underWay;
-      waiting?.cancel();
-      waiting = undefined;
       if (closed || options.next() <= committed) return;
-      waiting = after(0);
+      // Another flush waits for the same commit.
+      if (!waiting?.atOnce) {
+        waiting?.cancel();
+        waiting = after(0);
+      }
       await waiting.done;
     },
     close() {

@@ -40,7 +40,7 @@ export const kafkaBugs: readonly Bug[] = [
     look: kafka,
     patches: [
       { file: `${folder}/commits.ts`, from: 'if (!closed && !waiting && !busy)', to: 'if (!closed && !waiting)' },
-      { file: `${folder}/commits.ts`, from: 'await underWay;\n      waiting?.cancel();', to: 'waiting?.cancel();' },
+      { file: `${folder}/commits.ts`, from: 'await underWay;\n      if (closed', to: 'if (closed' },
     ],
   },
   {
