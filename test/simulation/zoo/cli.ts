@@ -21,7 +21,7 @@ const { values } = parseArgs({ options: { only: { type: 'string' }, seeds: { typ
 const { only = '' } = values;
 const bugs = allBugs.filter(({ name, patches }) => name.includes(only) || patches.some(({ file }) => file.includes(only)));
 /** Every bug has to be caught within so many seeds. */
-const limit = Number(values.seeds ?? 10_000);
+const limit = Number(values.seeds ?? 20_000);
 
 /** The code as it is: what is caught in it is a bug of ours, or of the hunter. */
 const none: Bug = { name: '', wild: '', patches: [], look: cells.map(({ way, broker }) => [way, broker] as const) };
