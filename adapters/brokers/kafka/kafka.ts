@@ -115,6 +115,7 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
         settingsError('a batch before this consumer has joined its group: `kafka(…)` was given another one, or made after `run`'),
       );
     }
+    // It is about to join anew, or has failed to and would read what it had for ever: kafkajs tells of neither.
     if (!member.isStable()) throw new JoinAnew();
     if (!(await isHorizonFit(arrival))) return holdBack(arrival);
     const { topic, partition } = arrival;
