@@ -17,7 +17,7 @@ beforeEach(() => {
 });
 afterEach(() => db.close());
 
-/** `claims` and `settles`: of how many each call was outside of units. `answer` may change what a claim is answered. */
+/** `seen.claims` and `seen.settles`: of how many each call was, outside of units. `faults.claim` may answer in the store's place. */
 function counting(handler: AnyHandler, options: Record<string, unknown> = {}) {
   const world = virtualWorld();
   const real = sqliteStore(db, { now: world.clock.wall, world });
