@@ -23,6 +23,9 @@ function addressOf(host: string, port: number, user = 'postgres', password = 'po
   return { host, port, user, password, database, url: `postgres://${user}:${password}@${host}:${port}/${database}` };
 }
 
+/** A clause in which sixteen stores race holds 165, and files run at once: the server's default of 100, or 300, would be used up. */
+const connections = 'max_connections=1000';
+
 /** PostgreSQL, as durable as it comes: neither fsync nor synchronous_commit is turned off. */
 export const postgres: Service<PostgresAddress> = {
   title: 'PostgreSQL 18',
@@ -37,7 +40,7 @@ export const postgres: Service<PostgresAddress> = {
     const { GenericContainer, Wait } = await import('testcontainers');
     const container = await new GenericContainer('postgres:18')
       .withEnvironment({ POSTGRES_PASSWORD: 'postgres' })
-      .withCommand(['postgres', '-c', 'max_connections=300'])
+      .withCommand(['postgres', '-c', connections])
       .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
       .withExposedPorts(5432)
       .start();
@@ -65,7 +68,7 @@ export const postgres: Service<PostgresAddress> = {
       cwd: folder,
       ...owner,
     });
-    const own = ['max_connections=300', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`, ...settings];
+    const own = [connections, 'unix_socket_directories=', 'listen_addresses=127.0.0.1', `port=${port}`, ...settings];
     const args = ['-D', data, ...own.flatMap((each) => ['-c', each])];
     const address = addressOf('127.0.0.1', port);
     const program = await startProgram(join(bin, 'postgres'), args, {
