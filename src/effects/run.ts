@@ -9,6 +9,7 @@ import type { Entry } from './journal.ts';
 import { changed, type Known } from './known.ts';
 import { labelOf, nowName } from './names.ts';
 import type { Confirm, StepCall } from './step.ts';
+import { UnderWay } from './under-way.ts';
 
 /** Steps of one message, all attempts together: what a store can be asked to keep has an end. */
 const maxSteps = 1_000;
@@ -49,7 +50,7 @@ export class Run {
   readonly #journal: AttemptJournal;
   readonly #clock: Clock;
   readonly #names = new Set<string>();
-  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #underWay = new UnderWay();
   #now: Promise<number> | undefined;
   /** Begun by this attempt for the first time. */
   #steps = 0;
@@ -74,12 +75,12 @@ export class Run {
   /** Does a task, or gives what an earlier attempt has made of it. */
   async perform(task: Task): Promise<unknown> {
     this.#enter(task.name, 'step');
-    return this.#track(this.#perform(task));
+    return this.#underWay.add(this.#perform(task));
   }
 
   /** The time at which it was first asked for. */
   now(): Promise<number> {
-    this.#now ??= this.perform({ name: nowName, run: () => this.#clock.wall() }) as Promise<number>;
+    this.#now ??= this.begin(() => this.perform({ name: nowName, run: () => this.#clock.wall() }) as Promise<number>);
     return this.#now;
   }
 
@@ -87,7 +88,12 @@ export class Run {
   async saga<T>(name: string, work: () => Promise<T>): Promise<T> {
     this.#enter(name, 'saga');
     if (isInside(this, 'saga')) throw new ReceiverError('nested', `Saga ${show(labelOf(name))} was begun inside another one`);
-    return this.#track(runInside(this, 'saga', work));
+    return this.#underWay.add(runInside(this, 'saga', work));
+  }
+
+  /** Begins what the handler is given, and may forget. After its end nobody would be told, so that it is left to Node to tell. */
+  begin<T>(work: () => Promise<T>): Promise<T> {
+    return this.#ended ? work() : this.#underWay.add(work());
   }
 
   #enter(name: string, what: 'step' | 'saga'): void {
@@ -99,13 +105,6 @@ export class Run {
       throw new ReceiverError('invalid-step', `Expected each ${what} of a message to have a name of its own, got ${label} twice: ${fix}`);
     }
     this.#names.add(name);
-  }
-
-  #track<T>(work: Promise<T>): Promise<T> {
-    this.#underWay.add(work);
-    const done = () => this.#underWay.delete(work);
-    work.then(done, done);
-    return work;
   }
 
   async #perform(task: Task): Promise<unknown> {
@@ -203,10 +202,11 @@ export class Run {
    */
   async end(failed: boolean): Promise<void> {
     this.#ended = true;
-    const left = [...this.#underWay];
+    const { left } = this.#underWay;
     const unasked = await this.#journal.end(() => Promise.allSettled(left));
     if (failed) return;
     await Promise.all(left);
+    this.#underWay.check();
     if (unasked.length > 0) throw changed('has ended without asking for it', unasked);
   }
 }

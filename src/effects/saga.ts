@@ -2,6 +2,7 @@ import { describeError, isClaimLost, ReceiverError, RetryAfter, show, TerminalEr
 import { checkName, sagaName, sagaStepName, undoName } from './names.ts';
 import { failureText, type Run } from './run.ts';
 import { checkOptions, checkWork, type StepCall, type StepOptions } from './step.ts';
+import { UnderWay } from './under-way.ts';
 
 /** Options of a step that can be taken back. */
 export interface SagaStepOptions<Result, Output = Result> extends StepOptions<Result, Output> {
@@ -49,11 +50,12 @@ export class SagaUndone extends TerminalError {
 export type RunSaga = <Result>(name: string, body: (saga: Saga) => Result) => Promise<Awaited<Result>>;
 
 export function sagaOf(run: Run): RunSaga {
-  return (async (name: string, body: (saga: Saga) => unknown) => {
-    checkName('saga', name);
-    checkWork(name, body);
-    return run.saga(sagaName(name), () => new SagaRun(run, name).run(body));
-  }) as RunSaga;
+  return ((name: string, body: (saga: Saga) => unknown) =>
+    run.begin(async () => {
+      checkName('saga', name);
+      checkWork(name, body);
+      return run.saga(sagaName(name), () => new SagaRun(run, name).run(body));
+    })) as RunSaga;
 }
 
 interface Begun {
@@ -68,7 +70,7 @@ class SagaRun {
   readonly #run: Run;
   readonly #name: string;
   readonly #steps: Begun[] = [];
-  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #underWay = new UnderWay();
   /** Why it is being undone. */
   #failure: TerminalError | undefined;
   #ended = false;
@@ -82,11 +84,14 @@ class SagaRun {
     const known = await this.#run.known();
     const undoing = known.ask(sagaName(this.#name));
     if (undoing) this.#failure = new TerminalError(undoing.text);
-    const saga: Saga = { step: (name, work, options = {}) => this.#track(this.#step(name, work as never, options)) as Promise<never> };
+    const saga: Saga = {
+      step: (name, work, options = {}) => this.#begin(() => this.#step(name, work as never, options)) as Promise<never>,
+    };
     try {
       const result = await body(saga);
       // Also those that the body has not waited for.
-      while (this.#underWay.size > 0) await Promise.all([...this.#underWay]);
+      while (this.#underWay.left.length > 0) await Promise.all(this.#underWay.left);
+      this.#underWay.check();
       if (!this.#failure) {
         this.#ended = true;
         return result;
@@ -103,18 +108,16 @@ class SagaRun {
     // Decided for good: what follows is also what an attempt does that comes after a crash.
     if (!undoing) await this.#run.write({ name: sagaName(this.#name), state: 'failed', text: failureText(failure) });
     await known.allAsked(sagaStepName(this.#name, ''), `undoes the saga ${show(this.#name)} without it`);
-    await this.#quiet();
+    await this.#underWay.quiet();
     // The next attempt knows more: it asks `confirm`, and the journal.
     const open = this.#steps.find((each) => each.open)?.open;
     if (open) throw open.error;
     throw await this.#undo(failure);
   }
 
-  #track<T>(work: Promise<T>): Promise<T> {
-    this.#underWay.add(work);
-    const done = () => this.#underWay.delete(work);
-    work.then(done, done);
-    return work;
+  /** What comes after its end is the handler's to fail by. */
+  #begin<T>(work: () => Promise<T>): Promise<T> {
+    return this.#ended ? this.#run.begin(work) : this.#underWay.add(work());
   }
 
   async #step(name: string, work: (call: StepCall) => unknown, options: SagaStepOptions<any, any>): Promise<unknown> {
@@ -142,11 +145,6 @@ class SagaRun {
       if (error instanceof ReceiverError || (options.confirm && !(error instanceof TerminalError))) begun.open = { error };
       throw error;
     }
-  }
-
-  /** Waits for the steps that are under way, and for those that follow from them. */
-  async #quiet(): Promise<void> {
-    while (this.#underWay.size > 0) await Promise.allSettled([...this.#underWay]);
   }
 
   async #undo(failure: TerminalError): Promise<unknown> {

@@ -46,6 +46,8 @@ export interface StepOptions<Result, Output = Result> {
  * Between the effect and its record there is a gap: a process that dies in it leaves no trace of the effect, and the next attempt asks for
  * it again, with the same `key`. Give `confirm` where the other side does not honour keys.
  *
+ * If it fails, so does the handler, unless it has asked what became of it.
+ *
  * A step is known by its name, which must be its own within the message. The result goes through the codec, also on the first attempt, so
  * what is returned is what any later attempt would be given.
  *
@@ -60,10 +62,11 @@ export type Step = <Result, Output = Result>(
 ) => Promise<Output>;
 
 export function stepOf(run: Run): Step {
-  return async (name, work, options = {}) => {
-    checkName('step', name);
-    return (await run.perform({ name, run: checkWork(name, work), ...checkOptions(name, options), after: '' })) as never;
-  };
+  return (name, work, options = {}) =>
+    run.begin(async () => {
+      checkName('step', name);
+      return (await run.perform({ name, run: checkWork(name, work), ...checkOptions(name, options), after: '' })) as never;
+    });
 }
 
 export function checkWork<Fn>(name: string, work: Fn): Fn {

@@ -443,6 +443,20 @@ describe('parallel steps of a saga', () => {
     expect(done).toEqual(['flight', 'undo flight']);
   });
 
+  it('that the body forgets fail it too when they have failed for good before its end', async () => {
+    const { done, now } = effects();
+    const { deliver } = worker((ctx) =>
+      ctx.saga('trip', async (saga) => {
+        void saga.step('car', () => Promise.reject(refused()));
+        await booking(saga, now)('flight');
+        await ctx.step('elsewhere', () => 1);
+        return 'booked';
+      }),
+    );
+    expect(await deliver()).toMatchObject({ action: 'dead-letter', detail: 'SagaUndone: Saga "trip" was undone (flight): no car is left' });
+    expect(done).toEqual(['flight', 'undo flight']);
+  });
+
   it('can’t be begun after their saga', async () => {
     const { done, now } = effects();
     let late: Saga | undefined;

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { memoryStore } from '../../adapters/stores/memory.ts';
 import { randomOf, uuidOf } from '../../src/effects/deterministic.ts';
@@ -722,6 +722,58 @@ describe('steps at the same time', () => {
     });
     expect(await finish()).toMatchObject({ action: 'ack', result: 3 });
     expect(done).toEqual(['forgotten']);
+  });
+
+  describe('that the handler forgets', () => {
+    const unheard: unknown[] = [];
+    const listen = (error: unknown) => void unheard.push(error);
+    beforeEach(() => void process.on('unhandledRejection', listen));
+    afterEach(() => {
+      process.off('unhandledRejection', listen);
+      expect(unheard.splice(0)).toEqual([]);
+    });
+
+    it.each<[string, (ctx: StepsContext) => unknown]>([
+      ['a step', (ctx) => ctx.step('forgotten', () => Promise.reject(new Error('try again')))],
+      ['a step that can not be one', (ctx) => ctx.step('', () => 1)],
+      ['a step whose name is taken', (ctx) => ctx.step('last', () => 1)],
+      ['a saga', (ctx) => ctx.saga('trip', () => Promise.reject(new Error('try again')))],
+      ['a step of a saga', (ctx) => ctx.saga('trip', async (saga) => void saga.step('car', () => Promise.reject(new Error('try again'))))],
+      [
+        'a step after its saga',
+        async (ctx) => {
+          const saga = await ctx.saga('trip', (each) => ({ each }));
+          void saga.each.step('late', () => 1);
+        },
+      ],
+    ])('%s: its failure ends no process, and is the handler’s own, also when it comes early', async (_, forget) => {
+      const { deliver } = worker(async (ctx) => {
+        if (ctx.attempt === 1) void forget(ctx);
+        for (const name of ['first', 'second']) await ctx.step(name, () => 1);
+        await ctx.step('last', () => 1);
+      });
+      expect(await deliver()).toMatchObject({ action: 'retry', reason: 'failed', error: expect.any(Error) });
+      expect(await deliver()).toMatchObject({ action: 'ack' });
+    });
+
+    it('the time: its failure is the handler’s own', async () => {
+      const { faults, deliver } = worker(async (ctx) => {
+        if (ctx.attempt === 1) void ctx.now();
+        for (let i = 0; i < 10; i++) await Promise.resolve();
+      });
+      faults.next.readEntries = ['before'];
+      expect(await deliver()).toMatchObject({ action: 'retry', error: new Error('readEntries: request lost') });
+      expect(await deliver()).toMatchObject({ action: 'ack' });
+    });
+
+    it('fails nothing that asks for it later, and sees to its failure', async () => {
+      const { deliver } = worker(async (ctx) => {
+        const charge = ctx.step('charge', () => Promise.reject(new Error('no answer')));
+        await ctx.step('mail', () => 1);
+        return charge.catch((error: Error) => error.message);
+      });
+      expect(await deliver()).toMatchObject({ action: 'ack', result: 'no answer' });
+    });
   });
 });
 
