@@ -16,13 +16,16 @@ const lockedMs = 1_000;
 /** How long a statement waits for a key once one of its batch has been waited for as long as may be: many may be held. */
 const impatientMs = 5;
 
+/** What `synchronous_commit` is for the store's own transactions. */
+export const durableSql = "case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end";
+
 /**
  * The first common table expression of each statement. It sets what the statement needs, and for it alone, because a pool like PgBouncer may give each
  * to another session. `lockTimeout` is SQL.
  */
 export const settingsSql = (lockTimeout: string): string =>
   `first as materialized (select set_config('lock_timeout', ${lockTimeout}, true),
-  set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end, true))`;
+  set_config('synchronous_commit', ${durableSql}, true))`;
 
 /** Sends statements that may be sent again: they act for tokens, or on nothing but what has expired. */
 export function sender(pool: PgQueryable): (sql: string, values: readonly unknown[]) => Promise<readonly any[]> {

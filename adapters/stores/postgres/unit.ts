@@ -3,7 +3,7 @@ import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { Answer, Ask, End, Key, Settled, TransactionalStore, Unit } from '../../../src/store.ts';
 import { isDoubtful, type PgClient, type PgResult, sqlState } from './client.ts';
 import { endTransaction, type Probe, settleDoubt, type Transaction } from './doubt.ts';
-import { endColumns, halved, uncounted, untilKnown } from './leased.ts';
+import { durableSql, endColumns, halved, uncounted, untilKnown } from './leased.ts';
 import { type Line, type Loan, lineOf } from './line.ts';
 import { inText } from './lists.ts';
 import type { Names } from './names.ts';
@@ -81,7 +81,7 @@ function unitSql(names: Names, { statementTimeoutMs, idleTimeoutMs }: UnitLimits
     begin: `begin isolation level read committed;
 select pg_current_xact_id()::text as xid, pg_backend_pid() as pid,
   ${set('statement_timeout', `'${statementTimeoutMs}'`)}, ${set('idle_in_transaction_session_timeout', `'${idleTimeoutMs}'`)},
-  ${set('synchronous_commit', `case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end`)};
+  ${set('synchronous_commit', durableSql)};
 declare idempotent_guard no scroll cursor with hold for select ${schema}.refuse_commit()`,
     record: (asks, lockTimeoutMs) => takeSql(names, completed, inText([...columnsOf(asks), `${lockTimeoutMs}`])),
     amend: (ends) => `select ${schema}.amend(${inText(endColumns(ends, ({ attempts }) => attempts))})`,
@@ -125,9 +125,11 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
     this.#unsent = `${sql.begin}; `;
   }
 
+  /** A completed record, if there is one: any other may have been taken by somebody else since the commit. */
   get probe(): Probe | undefined {
-    const [first] = this.#own.values();
-    return this.transaction && first && { ...this.transaction, key: first.ask.key, token: first.ask.token };
+    const all = [...this.#own.values()];
+    const own = all.find(({ as }) => as === 'completed') ?? all[0];
+    return this.transaction && own && { ...this.transaction, key: own.ask.key, token: own.ask.token };
   }
 
   async record(asks: readonly Ask[]): Promise<Answer[]> {

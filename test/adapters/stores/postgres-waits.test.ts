@@ -1,7 +1,7 @@
-import type pg from 'pg';
+import pg from 'pg';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type PgPool, type PostgresStoreOptions, postgresStore } from '../../../adapters/stores/postgres/index.ts';
-import { asCompleted, ask, claimed, keyOf, single } from '../../../src/testing/clauses/kit.ts';
+import { asCompleted, ask, asReleased, claimed, keyOf, retainMs, single } from '../../../src/testing/clauses/kit.ts';
 import { proxyTo } from '../../support/proxy.ts';
 import { service } from '../../support/services/index.ts';
 import { latch } from '../../support/stand.ts';
@@ -201,5 +201,65 @@ describe('a connection that never answers, on a pool without any limit of time',
     setImmediate(() => gate.open());
     await gate.promise;
     claimed(await single(mine).claim('a', 't'));
+  });
+});
+
+describe('what has become of a COMMIT', () => {
+  /** A store whose question about it is asked in another way, or later. */
+  async function asking(change: (text: string) => Promise<string> | string) {
+    class Changing extends pg.Client {
+      override query(...args: any[]): any {
+        const query = (text: unknown) => (super.query as (...all: any[]) => any)(text, ...args.slice(1));
+        if (!String(args[0]).includes('pg_xact_status')) return query(args[0]);
+        return Promise.resolve(change(args[0])).then(query);
+      }
+    }
+    const [harness, proxy, address] = [await stand(), await proxyTo(await service('postgres')), await service('postgres')];
+    const { user, password, database } = address;
+    const pool = poolOf({ host: proxy.host, port: proxy.port, user, password, database, Client: Changing } as pg.PoolConfig);
+    cleanups.push(
+      () => proxy.close(),
+      () => pool.end(),
+      () => proxy.cut(),
+    );
+    const mine = postgresStore<pg.PoolClient>(pool as unknown as PgPool<pg.PoolClient>, {
+      schema: harness.schema,
+      statementTimeoutMs: 300,
+    });
+    await single(mine).settle('any', 'looks at the tables first', asCompleted);
+    return { ...harness, proxy, mine };
+  }
+
+  it('that arrives while it is asked is known: records are looked for anew', async () => {
+    const stood = await asking((text) =>
+      text.replace('pg_xact_status($1::text::xid8)', '(select pg_xact_status($1::text::xid8) from pg_sleep(0.4))'),
+    );
+    const { mine, proxy, insert, read, db } = stood;
+    proxy.next({ fault: 'hold-request', when: 'close idempotent_guard; commit' });
+    const unit = mine.unit(async (unit) => {
+      await unit.record([ask('a', 't')]);
+      await unit.savepoint((tx) => insert(tx, 'a') as Promise<unknown>);
+    });
+    const asked = async () =>
+      (await db.query(`select from pg_stat_activity where wait_event = 'PgSleep' and query like '%pg_xact_status%'`)).rowCount;
+    await expect.poll(asked, { timeout: 20_000, interval: 20 }).toBe(1);
+    proxy.heal();
+    await unit;
+    expect(await read()).toEqual(['a']);
+  });
+
+  it('is known by a record that nobody else may have taken meanwhile', async () => {
+    const stood = await asking(async (text) => {
+      await single(stood.other).claim('released', 'another');
+      return text;
+    });
+    const { mine, proxy, insert, read } = stood;
+    proxy.next({ fault: 'lose-reply', when: 'close idempotent_guard; commit' });
+    await mine.unit(async (unit) => {
+      await unit.record([ask('released', 't'), ask('done', 't')]);
+      await unit.settle([{ key: keyOf('released'), token: 't', retainMs, ...asReleased }]);
+      await unit.savepoint((tx) => insert(tx, 'done') as Promise<unknown>);
+    });
+    expect(await read()).toEqual(['done']);
   });
 });
