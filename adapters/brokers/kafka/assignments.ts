@@ -31,8 +31,8 @@ export interface Assignments {
   halt(): void;
   /** All are lost. `expelled`: others have them already. */
   close(expelled: boolean): void;
-  /** What came last of those that were lost last. */
-  before(): readonly Arrival[];
+  /** Of those that were lost last: where there is something to read, and below which all is done. */
+  before(): readonly Place[];
   /** Resolves when nothing runs and what is done has been committed. */
   drained(): Promise<void>;
   /** Resolves when all that were closed have been given back. */
@@ -41,11 +41,18 @@ export interface Assignments {
   isCommitting(): boolean;
 }
 
+export interface Place {
+  readonly topic: string;
+  readonly partition: number;
+  readonly from: number;
+}
+
 interface Open extends Assignment {
   readonly stop: AbortController;
   readonly progress: Progress;
   /** Where its first fetch began. */
   readonly from: number;
+  place(): Place;
   ready: PartitionRunner | undefined;
   /** The latest one. */
   arrival: Arrival;
@@ -60,7 +67,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
   const open = new Map<string, Open>();
   /** Those that are being given back: they begin again only after that. */
   const leaving = new Map<string, Promise<unknown>>();
-  let before: Arrival[] = [];
+  let before: Place[] = [];
   let committing = 0;
 
   function close(name: string, expelled: boolean): void {
@@ -155,6 +162,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
       stop,
       progress,
       from,
+      place: () => ({ topic, partition, from: Math.min(assignment.arrival.from, tracker.next) }),
       arrival,
       ready: undefined,
       resume: undefined,
@@ -198,7 +206,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
       return before;
     },
     close(expelled) {
-      if (open.size > 0) before = [...open.values()].map(({ arrival }) => arrival);
+      if (open.size > 0) before = [...open.values()].map(({ place }) => place());
       for (const name of [...open.keys()]) close(name, expelled);
     },
     async drained() {

@@ -81,7 +81,8 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
   function overdue(): void {
     report(new ReceiverError('broker', 'The consumer has lost its membership and does not join its group again'), 'membership');
     try {
-      // A batch makes it join anew, and where there is nothing new, something old. It reads what it had before, if it reads at all.
+      // A batch makes it join anew, and where there is nothing new, something old. It reads what it had before, if it reads at all; if it
+      // joins first, it goes on from there.
       for (const { topic, partition, from } of assigned.before()) consumer.seek({ topic, partition, offset: String(from) });
     } catch (error) {
       report(error, 'membership');
@@ -211,8 +212,9 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     const arrival = messageArrival(payload, consumer);
     if (isProbe(arrival)) return;
     const outcome = await guarded(arrival);
-    // kafkajs goes on behind the message when this returns, unless it is told where to go.
-    if (outcome === 'again' && !stopping) consumer.seek({ topic, partition, offset: message.offset });
+    // kafkajs goes on behind the message when this returns, unless it is told where to go. Not if it is about to join anew: told now, it would go there instead
+    // of to what is committed, and leave out messages before this one that wait for their next try.
+    if (outcome === 'again' && !stopping && member.isStable()) consumer.seek({ topic, partition, offset: message.offset });
   }
 
   async function stopAll(graceMs: number): Promise<{ abandoned: number }> {

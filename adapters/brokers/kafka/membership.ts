@@ -64,6 +64,8 @@ export function membership(
   let closed = false;
   let cancel = () => {};
   let provers: ((isMember: boolean) => void)[] = [];
+  /** kafkajs reads from each broker by itself. Whether it waits for an answer of it, or hands out what has come. */
+  const waits = new Map<number, boolean>();
   const on = eventsOf(consumer);
 
   function answer(isMember: boolean): void {
@@ -96,20 +98,40 @@ export function membership(
     cancel();
   }
 
+  /** kafkajs has waited for all that it had begun to read and to hand out. */
+  function ended(): void {
+    waits.clear();
+    end();
+  }
+
+  /**
+   * Whether kafkajs joins in the middle of a fetch, because of a broker that does not lead a partition any more. What has been asked of other brokers is
+   * handed out all the same, and then read on behind, whatever has been given back before it. That ends with a join by itself, for which kafkajs waits.
+   */
+  function joinsAside(): boolean {
+    return waits.size > 1 && [...waits.values()].includes(true);
+  }
+
   const off = [
     on('consumer.group_join', ({ payload }) => {
+      const isAside = joinsAside();
       end();
       groupId = payload.groupId;
       isNew = false;
-      member = true;
+      member = !isAside;
       leaving = false;
     }),
+    on('consumer.fetch_start', ({ payload }) => void waits.set(payload.nodeId, true)),
+    on('consumer.fetch', ({ payload }) => void waits.set(payload.nodeId, false)),
     // Told when all handlers of batches have ended, just before it joins anew.
-    on('consumer.rebalancing', () => loseFor(overdueMs, false)),
-    on('consumer.stop', end),
-    on('consumer.disconnect', end),
+    on('consumer.rebalancing', () => {
+      waits.clear();
+      loseFor(overdueMs, false);
+    }),
+    on('consumer.stop', ended),
+    on('consumer.disconnect', ended),
     on('consumer.crash', ({ payload }) => {
-      end();
+      ended();
       report(payload.error, 'membership');
       if (payload.restart) loseFor(overdueMs, false);
       else hooks.givenUp(payload.error);

@@ -42,6 +42,8 @@ export interface KafkajsConsumer extends KafkaConsumer {
   stop(): Promise<void>;
   pause(topics: readonly { topic: string; partitions?: readonly number[] }[]): void;
   resume(topics: readonly { topic: string; partitions?: readonly number[] }[]): void;
+  /** One of its fetchers, there is one for each broker, has met metadata that is out of date: it joins anew by itself, whatever the others are about. */
+  rejoin(): Promise<void>;
   readonly crashes: Crash[];
   readonly paused: ReadonlySet<string>;
   emit(name: string, payload: unknown): void;
@@ -141,6 +143,7 @@ export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: Con
       begin();
     },
     stop,
+    rejoin: () => life!.rejoin(),
   };
 }
 
@@ -212,7 +215,9 @@ class Life {
   async #consume(): Promise<void> {
     try {
       while (this.running) {
+        this.#of.emit('consumer.fetch_start', { nodeId: 1 });
         const batches = await this.#fetch();
+        this.#of.emit('consumer.fetch', { nodeId: 1 });
         if (batches.length > 0) await this.#handleAll(batches);
         else await this.#heartbeat();
       }
@@ -222,6 +227,12 @@ class Life {
       else throw error;
       await this.#join();
     }
+  }
+
+  async rejoin(): Promise<void> {
+    this.#of.emit('consumer.fetch_start', { nodeId: 2 });
+    await this.#join();
+    this.#of.emit('consumer.fetch', { nodeId: 2 });
   }
 
   async #join(): Promise<void> {
