@@ -96,15 +96,25 @@ export interface CommonSettings extends Required<Omit<CommonOptions, 'on'>> {
 const day = 86_400_000;
 const longest = 36_500 * day;
 
+/** @throws ReceiverError `invalid-option` */
+export function expectScope(scope: unknown): string {
+  if (typeof scope === 'string' && scope.trim() !== '' && scope.isWellFormed()) return scope;
+  return refuseOption('scope', 'the name of this consumer', scope);
+}
+
+/** @throws ReceiverError `invalid-option` */
+export function expectRetention(retentionMs: unknown, atLeast: number): number {
+  return expectNumber('retentionMs', retentionMs, { atLeast, atMost: longest, integer: true });
+}
+
 export function commonSettings(options: CommonOptions, defaults: { readonly waitMs: number }): CommonSettings {
   if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
-  const { scope } = options;
-  if (typeof scope !== 'string' || scope.trim() === '' || !scope.isWellFormed()) refuseOption('scope', 'the name of this consumer', scope);
+  const scope = expectScope(options.scope);
   const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 30_000, { atLeast: 100, atMost: day, integer: true });
   return {
     scope,
     leaseMs,
-    retentionMs: expectNumber('retentionMs', options.retentionMs ?? 14 * day, { atLeast: leaseMs, atMost: longest, integer: true }),
+    retentionMs: expectRetention(options.retentionMs ?? 14 * day, leaseMs),
     maxAttempts: expectNumber('maxAttempts', options.maxAttempts ?? 10, { atLeast: 1, integer: 'or Infinity' }),
     waitMs: expectNumber('waitMs', options.waitMs ?? defaults.waitMs, { atLeast: 0 }),
     storeTimeoutMs: expectNumber('storeTimeoutMs', options.storeTimeoutMs ?? Math.min(10_000, leaseMs / 3), {
@@ -191,7 +201,11 @@ function journalOf(journal: unknown, store: unknown, guarantee: Guarantee): (Ded
     refuseOption('journal', `left out: the steps of a ${guarantee} handler are kept in \`store\``, journal);
   if (!isDedupStore(journal) || !isJournal(journal)) refuseOption('journal', 'a DedupStore that is a Journal', journal);
   if (journal === store && !journal.besideUnits)
-    refuseOption('journal', 'another store: while a transaction is open in this one, nothing can be written beside it', 'the store itself');
+    refuseOption(
+      'journal',
+      'another store, or one with a connection to spare: while a transaction is open in this one, nothing can be written beside it',
+      'the store itself',
+    );
   return journal;
 }
 

@@ -62,6 +62,18 @@ describe('the journal in Postgres', () => {
     }
   });
 
+  it('is not that of its own transactions where one of them has the only connection: each step would wait for it in vain', async () => {
+    const harness = await postgresHarness({}, { max: 1 });
+    try {
+      const store = harness.store as DedupStore & TransactionalStore<pg.PoolClient> & Journal;
+      expect(() => createReceiver({ scope: 'test', key: attribute('id'), store, journal: store }, () => {})).toThrow(
+        'Expected `journal` to be another store, or one with a connection to spare: while a transaction is open',
+      );
+    } finally {
+      await harness.close!();
+    }
+  });
+
   it('refuses a write that waits for a takeover which is under way', async () => {
     const harness = await open();
     const { store, db, schema } = harness;

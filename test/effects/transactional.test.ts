@@ -211,7 +211,7 @@ describe('a journal that can’t be', () => {
         const store = sqliteStore(db());
         return { store, journal: store };
       },
-      'Expected `journal` to be another store: while a transaction is open in this one, nothing can be written beside it, got `"the store itself"`',
+      'Expected `journal` to be another store, or one with a connection to spare: while a transaction is open in this one, nothing can be written beside it, got `"the store itself"`',
     ],
     [
       'one beside a handler whose claim is in a journal',

@@ -32,6 +32,12 @@ export interface PgPool<Client extends PgClient = PgClient> extends PgQueryable 
   readonly options?: { readonly max?: number | undefined };
 }
 
+/** Whether it is known that no transaction is open. */
+export function isIdle(tx: object): boolean {
+  const { getTransactionStatus } = tx as Partial<PgClient>;
+  return 'totalCount' in tx || (typeof getTransactionStatus === 'function' && getTransactionStatus.call(tx) === 'I');
+}
+
 /** The SQLSTATE of an error that the server answered. */
 export function sqlState(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;

@@ -51,7 +51,8 @@ export interface PostgresStoreOptions extends SchemaOptions {
  * Works behind PgBouncer in transaction mode: no statement is prepared by name, nothing is set for longer than a transaction, and all locks
  * end with it. `synchronous_commit = off` is turned on for the store's own transactions. The server's clock decides.
  *
- * A unit holds a connection for as long as its handlers run, so the pool needs more than `unitsAtOnce`. Handlers write through `ctx.tx` alone;
+ * A unit holds a connection for as long as its handlers run, so the pool needs more than `unitsAtOnce`; as the `journal` of its own units the store
+ * takes one more, so the units of all receivers on the pool must leave one. Handlers write through `ctx.tx` alone;
  * they may use savepoints of other names, but not begin, commit or roll back, nor `close all` cursors: a COMMIT of theirs fails.
  * A constraint of yours that is deferred to the commit fails all messages of the group: make it immediate.
  *
@@ -87,7 +88,7 @@ export function postgresStore<Client extends PgClient>(
   return {
     ...leasedVerbs(bounded, names, limits.lockTimeoutMs, ready),
     ...adminVerbs(bounded, names, ready),
-    ...journalVerbs(bounded, names, limits.lockTimeoutMs, ready),
+    ...journalVerbs(bounded, names, limits.lockTimeoutMs, connections > unitsAtOnce, ready),
     unitsAtOnce,
     unit: transactionalUnit(bounded, names, limits, world, ready),
   };

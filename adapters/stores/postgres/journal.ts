@@ -8,8 +8,17 @@ import { bytesOf, claimed, isSound, keyToBytes, textOf } from './rows.ts';
 
 const states: readonly Entry['state'][] = ['started', 'done', 'failed'];
 
-/** The journal of steps: each verb is one statement for its whole batch. That entries go with their record is the schema's doing. */
-export function journalVerbs(pool: PgQueryable, names: Names, lockTimeoutMs: number, ready: () => Promise<void>): Journal {
+/**
+ * The journal of steps: each verb is one statement for its whole batch. That entries go with their record is the schema's doing. `besideUnits`: units
+ * leave a connection for it; its claims and entries are under a key of their own.
+ */
+export function journalVerbs(
+  pool: PgQueryable,
+  names: Names,
+  lockTimeoutMs: number,
+  besideUnits: boolean,
+  ready: () => Promise<void>,
+): Journal {
   const { records, journal } = names;
   /** Entries are in the partition of their record's number, under the same key. */
   const part = (of: string) => (names.partitions ? `${of}part, ` : '');
@@ -48,8 +57,7 @@ left join ${journal} j on j.key = r.key${names.partitions ? ' and j.part = r.par
   }
 
   return {
-    // On a connection of its own, under a key of its own.
-    besideUnits: true,
+    besideUnits,
     async writeEntries(writes) {
       if (writes.length === 0) return [];
       await ready();

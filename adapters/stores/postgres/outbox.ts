@@ -14,7 +14,7 @@ import {
 } from '../../../src/effects/outbox.ts';
 import type { SqlTx } from '../../../src/effects/sql.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
-import type { PgClient, PgPool, PgResult } from './client.ts';
+import { isIdle, type PgClient, type PgPool, type PgResult } from './client.ts';
 import { type Names, namesOf, type SchemaOptions } from './names.ts';
 import { outboxAdmin } from './outbox-admin.ts';
 import { shardOf, shards } from './outbox-schema.ts';
@@ -202,12 +202,6 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
 
     ...(notify && { listen: (wake, signal) => listen(pool, names, wake, signal) }),
   };
-}
-
-/** Whether it is known that no transaction is open. */
-function isIdle(tx: SqlTx): boolean {
-  const { getTransactionStatus } = tx as Partial<PgClient>;
-  return 'totalCount' in tx || (typeof getTransactionStatus === 'function' && getTransactionStatus.call(tx) === 'I');
 }
 
 function sqlOf(names: Names, leaseMs: number, notify: boolean) {

@@ -1,6 +1,7 @@
 import { ReceiverError } from '../../../src/errors.ts';
 import { keyOf } from '../../../src/key.ts';
-import type { PgQueryable } from './client.ts';
+import { expectRetention, expectScope } from '../../../src/options.ts';
+import { isIdle, type PgQueryable } from './client.ts';
 import { parameters } from './lists.ts';
 import { namesOf, type SchemaOptions } from './names.ts';
 import { answerOf, columnsOf, completed, type Taken, takeSql } from './rows.ts';
@@ -29,10 +30,17 @@ export interface RecordOnce extends SchemaOptions {
  * scope and id, so both may share a table. Isolation: READ COMMITTED; under the others the second of two at once fails with 40001 and is to be
  * run again.
  *
- * @throws ReceiverError `invalid-key`; `busy` if a receiver holds a claim of it now; `parked`; what the client throws
+ * @throws ReceiverError `invalid-key`; `invalid-option`, also if it is known that no transaction is open; `busy` if a receiver holds a claim of it now; `parked`; what the client throws
  */
 export async function recordOnce(tx: PgQueryable, options: RecordOnce): Promise<'first' | 'duplicate'> {
-  const { scope, id, retentionMs = 14 * 86_400_000 } = options;
+  const { id } = options;
+  const scope = expectScope(options.scope);
+  const retentionMs = expectRetention(options.retentionMs ?? 14 * 86_400_000, 1);
+  if (isIdle(tx))
+    throw new ReceiverError(
+      'invalid-option',
+      'Expected `tx` to be a transaction that is open, got a connection or pool without one: the message would be done whatever becomes of your work',
+    );
   const names = namesOf(options);
   const ask = { key: keyOf(scope, id), fingerprint: '', token: '', leaseMs: 0, retainMs: retentionMs };
   const sql = takeSql(names, completed, `${parameters(5)}, null`);

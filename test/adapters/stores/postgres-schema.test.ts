@@ -101,7 +101,9 @@ describe('a store', () => {
     await migrate(pool(), { schema, ...(made as object) });
     await expect(claim(given)).rejects.toThrow(text);
     const client = await db.connect();
+    await client.query('begin');
     expect(await recordOnce(client as never, { scope: 's', id: 'i', schema }), 'which need not know').toBe('first');
+    await client.query('rollback');
     client.release();
   });
 
@@ -202,6 +204,33 @@ describe('recordOnce', () => {
     expect(actions(await receiver.process([delivery('order-1'), delivery('order-2')]))).toEqual(['ack duplicate', 'ack completed']);
     expect(await transaction((client) => recordOnce(client as never, { ...own, id: 'order-2', schema }))).toBe('duplicate');
     await receiver.stop();
+  });
+
+  it('is refused outside of a transaction, where the message would be done whatever becomes of the work', async () => {
+    await migrate(pool(), { schema });
+    const refusal = { code: 'invalid-option', message: expect.stringContaining('Expected `tx` to be a transaction that is open') };
+    await expect(recordOnce(pool(), { ...own, schema })).rejects.toMatchObject(refusal);
+    expect(await transaction(record)).toBe('first');
+    const client = await db.connect();
+    try {
+      await expect(record(client)).rejects.toMatchObject(refusal);
+    } finally {
+      client.release();
+    }
+  });
+
+  it.each([
+    { retentionMs: 0 },
+    { retentionMs: -1 },
+    { retentionMs: Number.NaN },
+    { retentionMs: Number.POSITIVE_INFINITY },
+    { retentionMs: '1000' },
+    { scope: '' },
+    { scope: undefined },
+  ])('refuses %o, which would remember nothing, or for others', async (given) => {
+    await migrate(pool(), { schema });
+    const recording = transaction((client) => recordOnce(client as never, { ...own, schema, ...(given as object) }));
+    await expect(recording).rejects.toMatchObject({ code: 'invalid-option' });
   });
 
   it('is neither while a receiver holds a claim, and says when to come back', async () => {
