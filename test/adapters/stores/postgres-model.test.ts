@@ -5,7 +5,7 @@ import { postgresHarness } from './postgres-harness.ts';
 /** A tick is long, because the server's clock goes on by itself. */
 const tickMs = 100_000;
 
-describe('postgresStore answers as memoryStore does', { timeout: 400_000 }, () => {
+describe('postgresStore answers as memoryStore does', { timeout: 900_000 }, () => {
   it.each([
     { units: false, partitions: undefined },
     { units: true, partitions: undefined },

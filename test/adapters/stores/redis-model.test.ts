@@ -16,7 +16,7 @@ function open(options: RedisHarnessOptions) {
   return { stores: [store, beside()], elapse: elapse!, close: close! };
 }
 
-describe('redisStore answers as memoryStore does', { timeout: 250_000 }, () => {
+describe('redisStore answers as memoryStore does', { timeout: 900_000 }, () => {
   const common = { tickMs, commands: 30, purgesItself: true, compareEvery: 10 };
 
   it('in 1,000 random sequences of 30 commands', async () => {

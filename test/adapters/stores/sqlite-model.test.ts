@@ -4,7 +4,7 @@ import { sqliteStore } from '../../../adapters/stores/sqlite/index.ts';
 import { answersAsTheModel } from './model.ts';
 
 it('sqliteStore answers as memoryStore does, in 250 random sequences of 40 commands by two stores that share a file', {
-  timeout: 120_000,
+  timeout: 900_000,
 }, async () => {
   await answersAsTheModel({
     open() {
