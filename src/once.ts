@@ -97,7 +97,7 @@ export function resultOf(verdict: Verdict, scope: string): unknown {
       throw new ReceiverError('not-canonical', `The fingerprint of ${name} can't be taken: ${detail}`, { cause: error });
     }
     if (error !== undefined) throw error;
-    if (reason === 'mismatch') throw new ReceiverError('mismatch', `${name} was called before with this key and other arguments`);
+    if (reason === 'mismatch') throw otherArguments(name);
     throw new ReceiverError('parked', `${name} was given up for this key (${reason}): ${detail}`);
   }
   const { reason, afterMs: retryAfterMs, error } = verdict;
@@ -117,9 +117,14 @@ export function resultOf(verdict: Verdict, scope: string): unknown {
       });
     case 'stopped':
       throw new ReceiverError('stopped', `${name} has been stopped`, { retryAfterMs });
+    case 'mismatch':
+      throw otherArguments(name);
     case 'timeout':
       throw new ReceiverError('handler-timeout', `${name} ran too long and was given up`, { cause: error, retryAfterMs });
     default:
       throw error;
   }
 }
+
+const otherArguments = (name: string): ReceiverError =>
+  new ReceiverError('mismatch', `${name} was called before with this key and other arguments`);

@@ -332,6 +332,15 @@ describe('the fingerprint', () => {
     expect(await charge({ id: 'a', amount: 5 })).toBe(5);
   });
 
+  it('tells them apart too where an option that is not its own says to try again', async () => {
+    const { options } = stand({ fingerprint: (order) => order.amount, ...({ onMismatch: 'retry' } as object) });
+    const charge = once(options, (order) => order.amount);
+    await charge({ id: 'a', amount: 5 });
+    await expect(charge({ id: 'a', amount: 6 })).rejects.toEqual(
+      code('mismatch', '"charge" was called before with this key and other arguments'),
+    );
+  });
+
   it('that can not be taken is an error of its own, and nothing is run or parked', async () => {
     const { options } = stand({ fingerprint: ({ amount }) => (amount === 1 ? new Map() : amount) });
     const charge = once(options, (order) => order.amount);

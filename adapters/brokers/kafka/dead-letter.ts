@@ -62,8 +62,9 @@ function putting(
 
 /** The message as it was, and what happened. */
 function deadLetterOf({ raw, message }: KafkaDelivery, { reason, detail, attempts }: Extract<Verdict, { action: 'dead-letter' }>) {
-  const headers: Record<string, Buffer | string | (Buffer | string)[]> = {};
-  for (const [name, value] of Object.entries(raw.headers ?? {})) if (value !== undefined && value !== null) headers[name] = value;
+  // No prototype: a header called `__proto__` is a name like any other.
+  const headers: Record<string, (Buffer | string)[]> = Object.create(null);
+  for (const [name, value] of Object.entries(raw.headers ?? {})) headers[name] = [value].flat().filter(isWritten);
   return {
     key: raw.key,
     value: raw.value,
@@ -78,4 +79,9 @@ function deadLetterOf({ raw, message }: KafkaDelivery, { reason, detail, attempt
       'dead-letter-timestamp': raw.timestamp,
     },
   };
+}
+
+/** For a header called `constructor` or the like kafkajs gives what every object inherits too; and null for one without a value. */
+function isWritten(value: unknown): value is Buffer | string {
+  return typeof value === 'string' || Buffer.isBuffer(value);
 }

@@ -60,7 +60,8 @@ export function deadLetterEntry(delivery: SqsDelivery, verdict: DeadLetter, sour
 }
 
 function originalAttributes({ MessageAttributes = {} }: SqsMessage): SendAttributes {
-  const attributes: SendAttributes = {};
+  // No prototype: an attribute called `__proto__` is a name like any other.
+  const attributes: SendAttributes = Object.create(null);
   for (const [name, { DataType, StringValue, BinaryValue }] of Object.entries(MessageAttributes)) {
     if (DataType === undefined) continue;
     attributes[name] = { DataType, ...(StringValue !== undefined && { StringValue }), ...(BinaryValue !== undefined && { BinaryValue }) };

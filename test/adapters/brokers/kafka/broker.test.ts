@@ -189,6 +189,23 @@ describe('a message', () => {
       'dead-letter-timestamp': expect.stringMatching(/^\d{13}$/),
     });
   });
+
+  it('goes there with headers named like what objects inherit, of which kafkajs makes lists that it can’t write itself', async () => {
+    const here = await rig();
+    const dead = await here.newTopic();
+    await here.produce([{ id: 'bad', headers: JSON.parse('{"__proto__":"p","constructor":"c","twice":["1","2"]}') }]);
+    const { errors } = await here.worker(
+      receiverOf(() => {
+        throw new TerminalError('no such account');
+      }),
+      { deadLetter: { producer: here.producer, topic: dead } },
+    );
+    await until(async () => errors.length > 0 || (await here.committed()) === 1, 'the dead letter, or its failure');
+    expect(errors).toEqual([]);
+    const [letter] = await here.read(dead);
+    const values = (name: string) => [letter!.headers![name]].flat().filter((value) => Buffer.isBuffer(value));
+    expect(['__proto__', 'constructor', 'twice'].map((name) => values(name).join())).toEqual(['p', 'c', '1,2']);
+  });
 });
 
 describe('settings of `consumer.run` that would lose messages', () => {

@@ -125,6 +125,19 @@ describe('the attributes of a dead letter', () => {
     expect(Object.keys(full.MessageAttributes!)).toHaveLength(10);
   });
 
+  it('are those of the message, whatever they are called', () => {
+    const MessageAttributes = JSON.parse(
+      '{"__proto__":{"DataType":"String","StringValue":"p"},"constructor":{"DataType":"String","StringValue":"c"}}',
+    );
+    const delivery = deliveryOf({ MessageId: 'm', ReceiptHandle: 'h', Body: 'x', MessageAttributes }, false, 0, 0)!;
+    const made = Object.entries(deadLetterEntry(delivery, verdict, 'https://sqs/0/work', url).MessageAttributes!);
+    expect(made.slice(0, 3)).toEqual([
+      ['__proto__', text('p')],
+      ['constructor', text('c')],
+      ['dead-letter-reason', text('terminal')],
+    ]);
+  });
+
   it('don’t make the message larger than SQS takes', () => {
     const made = entry(0, 'x'.repeat(1_048_576 - 60));
     expect(ours(made)).toEqual(['dead-letter-reason', 'dead-letter-id']);
