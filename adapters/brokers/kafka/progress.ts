@@ -58,7 +58,16 @@ export function transactionProgress(
     owned = true;
     tentative.clear();
     written = offset === undefined ? -1 : Number(offset);
-    return offset === undefined ? undefined : { next: written, done: [] };
+    if (offset !== undefined) return { next: written, done: [] };
+    // A group without offsets that reads from the end would begin behind its first messages if it died before they are done.
+    await keep();
+    return undefined;
+  }
+
+  async function keep(): Promise<void> {
+    const { next } = tracker();
+    await transactions.unit((unit) => unit.savepoint(async (tx) => tx.commitOffset(String(next))), `${at.topic}/${at.partition}`);
+    written = next;
   }
 
   return {
@@ -94,11 +103,7 @@ export function transactionProgress(
       return true;
     },
     isBehind: () => owned && tracker().next > written,
-    async keep() {
-      const { next } = tracker();
-      await transactions.unit((unit) => unit.savepoint(async (tx) => tx.commitOffset(String(next))), `${at.topic}/${at.partition}`);
-      written = next;
-    },
+    keep,
   };
 }
 

@@ -28,6 +28,8 @@ export interface PgClient extends PgQueryable {
 /** A pg `Pool`, or anything like it. */
 export interface PgPool<Client extends PgClient = PgClient> extends PgQueryable {
   connect(): Promise<Client>;
+  // Again, because TypeScript infers from the last signatures back, and pg's last one, for callbacks, says nothing of `Client`.
+  connect(): Promise<Client>;
   on?(event: 'connect', listener: (client: Client) => void): unknown;
   readonly options?: { readonly max?: number | undefined };
 }

@@ -57,6 +57,29 @@ describe('with a store whose transactions commit the offsets', () => {
     expect(errors).toEqual([]);
   });
 
+  it('where reading begins is committed before anything is handled: a group that reads from the end must not skip what it died of', async () => {
+    const here = await place();
+    await here.produce(ids(5).map((id) => ({ id })));
+    const committedAt: number[] = [];
+    let hasFetched = false;
+    const look = async () => {
+      // What a transaction has committed is shown a moment later.
+      await until(async () => (await here.committed()) >= 0, 'an offset', 5_000).catch(() => {});
+      committedAt.push(await here.committed());
+    };
+    await here.worker(look, {
+      start: async (consumer, adapter) => {
+        consumer.on('consumer.fetch', () => void (hasFetched = true));
+        await consumer.subscribe({ topics: [here.topic], fromBeginning: false });
+        await consumer.run(adapter.run());
+      },
+    });
+    await until(() => hasFetched, 'the end to be known');
+    await here.produce([{ id: 'm5' }]);
+    await isCommitted(here, 6);
+    expect(committedAt).toEqual([5]);
+  });
+
   it('a message that failed and one that can never succeed hold their offsets until they are done, and no transaction passes them', async () => {
     const here = await place();
     let failures = 2;
