@@ -1,4 +1,6 @@
+import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it } from 'vitest';
+import { sqliteStore } from '../../adapters/stores/sqlite/index.ts';
 import type { Entries, EntryWrite, Journal } from '../../src/effects/journal.ts';
 import type { DedupStore, Key, Settled, StoreAdmin } from '../../src/store.ts';
 import { type JournalHarness, journalClauses, journalContract, runClause } from '../../src/testing/index.ts';
@@ -280,5 +282,23 @@ describe('the journal contract', () => {
   it('has no clause that no broken journal breaks', () => {
     const broken = new Set([...mutants.map(({ breaks }) => breaks), '36a', '36b']);
     expect(journalClauses.map(({ id }) => id).filter((id) => !broken.has(id))).toEqual([]);
+  });
+});
+
+describe('the journal in SQLite', () => {
+  it('loses the entries of a record that has expired to a unit too, so that steps of a former life are done again', async () => {
+    let now = 1_000_000;
+    const store = sqliteStore(new DatabaseSync(':memory:'), { now: () => now });
+    const key = 'A'.repeat(32);
+    const ask = (token: string) => ({ key, fingerprint: '', token, leaseMs: 1_000, retainMs: 2_000 });
+    await store.claim([ask('leased')]);
+    await store.writeEntries([{ key, token: 'leased', name: 'charge', state: 'done', text: '1' }]);
+    now += 2_000;
+    await store.unit(async (unit) => {
+      expect(await unit.record([ask('unit')])).toMatchObject([{ state: 'claimed', attempt: 1 }]);
+      await unit.settle([{ key, token: 'unit', retainMs: 2_000, as: 'released', counted: true }]);
+    });
+    expect(await store.claim([ask('again')])).toMatchObject([{ state: 'claimed', attempt: 2 }]);
+    expect(await store.readEntries([{ key, token: 'again' }])).toEqual([[]]);
   });
 });

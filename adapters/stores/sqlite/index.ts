@@ -66,6 +66,6 @@ export function sqliteStore<Db extends SqliteDatabase>(
     ...leasedVerbs(writes, session, upkeep),
     ...adminVerbs(db, tables, writes, session, upkeep),
     ...journalVerbs(db, tables, writes, session),
-    unit: transactionalUnit(db, tables, writes, session),
+    unit: transactionalUnit(db, tables, writes, session, upkeep),
   };
 }

@@ -1,5 +1,6 @@
 import type { Answer, Ask, End, Key, Settled } from '../../../src/store.ts';
 import type { Work } from './connection.ts';
+import type { JournalUpkeep } from './journal.ts';
 import { writeEntries } from './recent.ts';
 import { completed, decide, decodeFingerprint, decodeKeys, differ, endRow, keyBytes, newRow, type Row, touch } from './record.ts';
 import type { Session } from './session.ts';
@@ -15,7 +16,7 @@ export interface Ledger {
   write(): Pick<Work<unknown>, 'committed' | 'afterCommit'>;
 }
 
-export function openLedger(session: Session): Ledger {
+export function openLedger(session: Session, journal: JournalUpkeep): Ledger {
   const own = new Map<Key, Own>();
 
   function recordNew(ask: Ask, bytes: Buffer, now: number): Answer {
@@ -26,6 +27,7 @@ export function openLedger(session: Session): Ledger {
       own.set(ask.key, { ask, bytes, fence, claim: undefined, end: undefined });
       return { state: 'claimed', fence, attempt: 1, orphaned: false };
     }
+    if (row === 'expired') journal.drop(bytes);
     return take(ask, bytes, row === 'expired' ? undefined : row, now);
   }
 

@@ -2,6 +2,7 @@ import { describeError, ReceiverError } from '../../../src/errors.ts';
 import type { TransactionalStore, Unit } from '../../../src/store.ts';
 import type { Connection } from './connection.ts';
 import { inTransaction, type SqliteDatabase, type SqliteStatement, statements } from './database.ts';
+import type { JournalUpkeep } from './journal.ts';
 import { openLedger } from './ledger.ts';
 import type { Tables } from './schema.ts';
 import type { Session } from './session.ts';
@@ -15,6 +16,7 @@ export function transactionalUnit<Db extends SqliteDatabase>(
   t: Tables,
   connection: Connection,
   session: Session,
+  journal: JournalUpkeep,
 ): TransactionalStore<Db>['unit'] {
   const savepoint = db.prepare('savepoint idempotent_message');
   const release = db.prepare('release idempotent_message');
@@ -38,7 +40,7 @@ export function transactionalUnit<Db extends SqliteDatabase>(
   };
 
   function openUnit() {
-    const ledger = openLedger(session);
+    const ledger = openLedger(session, journal);
     let broken: ReceiverError | undefined;
     let ended = false;
     let running = false;
