@@ -17,7 +17,7 @@ export interface Assignment {
   readonly over: AbortSignal;
   /** Undefined if it was over before it was ready. */
   readonly runner: Promise<PartitionRunner | undefined>;
-  /** Whether the first fetch began behind what counts: kafkajs has read the committed offset before the fence. Told once. */
+  /** Whether the first fetch began behind what counts: kafkajs has read the committed offset before the fence, or was moved. Told once. */
   isAhead(runner: PartitionRunner): boolean;
   /** Fetches no more until half of the window is free again. */
   pauseIfFull(runner: PartitionRunner): void;
@@ -50,9 +50,7 @@ export interface Place {
 interface Open extends Assignment {
   readonly stop: AbortController;
   readonly progress: Progress;
-  /** Where its first fetch began. */
-  readonly from: number;
-  place(): Place;
+  progressed(): OffsetTracker;
   ready: PartitionRunner | undefined;
   /** The latest one. */
   arrival: Arrival;
@@ -84,12 +82,12 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     leaving.set(name, left);
   }
 
-  function begin(name: string, arrival: Arrival): Open {
+  function begin(name: string, arrival: Arrival, next: number): Open {
     const stop = new AbortController();
     const { topic, partition, from } = arrival;
-    let tracker = new OffsetTracker({ next: from, done: [] });
+    let tracker = new OffsetTracker({ next, done: [] });
     const progress = progressOf(name, topic, partition, () => tracker);
-    let aligned = transactions === undefined;
+    let aligned = transactions === undefined && from <= next;
 
     async function assign(): Promise<PartitionRunner | undefined> {
       await leaving.get(name);
@@ -161,8 +159,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
       over: stop.signal,
       stop,
       progress,
-      from,
-      place: () => ({ topic, partition, from: Math.min(assignment.arrival.from, tracker.next) }),
+      progressed: () => tracker,
       arrival,
       ready: undefined,
       resume: undefined,
@@ -186,16 +183,31 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     return watermarkProgress(watermark, row, name, tracker, receiver.world);
   }
 
+  /**
+   * Whether the consumer was moved back: by its user, or by kafkajs, because the log ends before where it was to be read: the topic was made again, or a
+   * broker that had not all of it leads it now. Then its next messages are others than those that were done. What a row or a transaction keeps is not
+   * undone by a move, but must not be beyond the end.
+   */
+  function isMovedBack({ progress, progressed }: Open, { from, end = Number.POSITIVE_INFINITY }: Arrival): boolean {
+    return progress === groupOffsets ? from < progressed().position : end < progressed().next;
+  }
+
   return {
     of(name, arrival) {
       const known = open.get(name);
-      // Else somebody has moved the consumer back to before where it began.
-      if (known && (arrival.from >= known.from || known.progress !== groupOffsets)) {
+      if (known && !isMovedBack(known, arrival)) {
         known.arrival = arrival;
         return known;
       }
+      let next = arrival.from;
+      if (known) {
+        const { position } = known.progressed();
+        if (arrival.end !== undefined && arrival.end < position) report(madeAgain(name, position, arrival.end), 'assign');
+        // There may be something before it that waits for its next try.
+        next = Math.min(next, known.progressed().next);
+      }
       close(name, false);
-      const assignment = begin(name, arrival);
+      const assignment = begin(name, arrival, next);
       open.set(name, assignment);
       return assignment;
     },
@@ -206,7 +218,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
       return before;
     },
     close(expelled) {
-      if (open.size > 0) before = [...open.values()].map(({ place }) => place());
+      if (open.size > 0) before = [...open.values()].map(placeOf);
       for (const name of [...open.keys()]) close(name, expelled);
     },
     async drained() {
@@ -226,7 +238,11 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
   };
 }
 
+function placeOf({ arrival: { topic, partition, from }, progressed }: Open): Place {
+  return { topic, partition, from: Math.min(from, progressed().next) };
+}
+
 function madeAgain(name: string, next: number, end: number): ReceiverError {
-  const text = `Expected partition ${name} to reach offset ${next}, below which all is handled, got ${end} as its end: was the topic made again? Then change \`topicEpoch\``;
+  const text = `Expected partition ${name} to reach offset ${next}, up to which it was read, got ${end} as its end: was the topic made again? Then change \`topicEpoch\``;
   return new ReceiverError('broker', text);
 }

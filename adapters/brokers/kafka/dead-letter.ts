@@ -18,7 +18,8 @@ export interface KafkaDeadLetter {
 export type KafkaDeadLetterOption =
   /**
    * They are sent to this topic with key, value and headers as they were, and headers that say where they come from and why:
-   * `dead-letter-reason`, `-detail`, `-attempts`, `-topic`, `-partition`, `-offset`, `-timestamp`. A crash may send a copy twice.
+   * `dead-letter-reason`, `-detail`, `-attempts`, `-topic`, `-partition`, `-offset`, `-timestamp`. A crash, a rebalance or a stop meanwhile may send a
+   * copy twice. While it can't be sent, because the topic is not there or the copy too long for it, that is told and tried again: its offset waits.
    */
   | { readonly producer: KafkaProducer; readonly topic: string }
   /** Your own. While it rejects it is called again, with a growing delay. */

@@ -176,7 +176,8 @@ export function membership(
     },
     async beat(heartbeat, until) {
       const over = new AbortController();
-      void until.finally(() => over.abort());
+      // Its rejection is told by the race.
+      void until.catch(() => {}).finally(() => over.abort());
       do {
         await Promise.race([heartbeat().catch(refused), until]);
       } while (member && (await sleep(clock, beatMs, over.signal)));

@@ -19,7 +19,6 @@ export class OffsetTracker {
   readonly #open = new Set<number>();
   /** Done before they were met here. */
   #known: readonly Range[];
-  /** Everything below it has been taken, or does not exist. */
   #position: number;
 
   /** Begins at `known.next`: what is below it is done. */
@@ -31,6 +30,11 @@ export class OffsetTracker {
   /** The first offset that is not done: the one to read next for whoever takes over. */
   get next(): number {
     return this.nextWith(nothing);
+  }
+
+  /** Everything below it has been taken, or does not exist. */
+  get position(): number {
+    return this.#position;
   }
 
   /** From the first offset that is not done to the highest one taken. */

@@ -119,6 +119,7 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
     if (stale) {
       if (!(await progress.reload!())) return settings.lost();
       stale = false;
+      soon();
     }
     if (proving) {
       await commits?.flush();
@@ -186,7 +187,7 @@ export function partitionRunner(settings: PartitionSettings): PartitionRunner {
   }
 
   let scheduled = false;
-  /** Verdicts come in bunches, and what follows from them costs more than they do. */
+  /** Something may have been finished. Verdicts come in bunches, and what follows from them costs more than they do. */
   function soon(): void {
     if (scheduled) return;
     scheduled = true;

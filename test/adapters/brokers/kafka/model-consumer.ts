@@ -21,6 +21,8 @@ export interface ConsumerSettings {
   /** Messages in a batch at most. */
   readonly maxBatch?: number;
   readonly readUncommitted?: boolean;
+  /** Where a group without an offset begins, and one whose offset is not in the log. */
+  readonly fromBeginning?: boolean;
 }
 
 export interface RunSettings {
@@ -60,7 +62,7 @@ const firstRetryMs = 300;
  */
 export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: ConsumerSettings): KafkajsConsumer {
   const { groupId, topics, clientId, sessionTimeout = 30_000, rebalanceTimeout = 60_000 } = settings;
-  const { heartbeatInterval = 3_000, maxWaitTimeInMs = 5_000, maxBatch = 500, readUncommitted = false } = settings;
+  const { heartbeatInterval = 3_000, maxWaitTimeInMs = 5_000, maxBatch = 500, readUncommitted = false, fromBeginning = true } = settings;
   const listeners = new Map<string, Set<(event: { payload: unknown }) => void>>();
   const crashes: Crash[] = [];
   const paused = new Set<string>();
@@ -80,6 +82,7 @@ export function kafkajsConsumer(cluster: ClusterModel, wire: Wire, settings: Con
     maxWaitTimeInMs,
     maxBatch,
     readUncommitted,
+    fromBeginning,
     crashes,
     paused,
     run: {},
@@ -158,6 +161,7 @@ interface Around {
   readonly maxWaitTimeInMs: number;
   readonly maxBatch: number;
   readonly readUncommitted: boolean;
+  readonly fromBeginning: boolean;
   readonly crashes: Crash[];
   readonly paused: ReadonlySet<string>;
   run: RunSettings;
@@ -276,7 +280,7 @@ class Life {
     }
     const unknown = this.#assigned.filter((name) => !this.#committed.has(name));
     if (unknown.length > 0) {
-      const offsets = await this.#of.wire.call('OffsetFetch', () => unknown.map((name) => this.#of.coordinator.committed(name) ?? 0));
+      const offsets = await this.#of.wire.call('OffsetFetch', () => unknown.map((name) => this.#beginning(name)));
       unknown.forEach((name, i) => void this.#committed.set(name, offsets[i]!));
     }
     const positions = new Map<string, number>();
@@ -285,9 +289,24 @@ class Life {
       await this.#of.wire.sleep(this.#of.maxWaitTimeInMs);
       return [];
     }
-    const { maxWaitTimeInMs, maxBatch, readUncommitted } = this.#of;
-    const batches = await this.#of.wire.call('Fetch', () => this.#of.cluster.fetch(positions, maxWaitTimeInMs, maxBatch, readUncommitted));
+    const { cluster, maxWaitTimeInMs, maxBatch, readUncommitted } = this.#of;
+    for (const [name, position] of positions) if (position > cluster.log(name).records.length) return this.#outOfRange(name);
+    const batches = await this.#of.wire.call('Fetch', () => cluster.fetch(positions, maxWaitTimeInMs, maxBatch, readUncommitted));
     return batches.filter((batch) => !this.seeks.has(nameOf(batch)) && !this.#of.paused.has(nameOf(batch)));
+  }
+
+  #beginning(name: string): number {
+    const committed = this.#of.coordinator.committed(name) ?? -1;
+    if (committed >= 0) return committed;
+    return this.#of.fromBeginning ? 0 : this.#of.cluster.log(name).records.length;
+  }
+
+  /** kafkajs commits "the first", -2, or "the last", -1, and goes on from there, without a word. */
+  async #outOfRange(name: string): Promise<[]> {
+    await this.#send(name, this.#of.fromBeginning ? -2 : -1);
+    this.#resolved.delete(name);
+    this.#committed.delete(name);
+    return [];
   }
 
   #positionOf(name: string): number {

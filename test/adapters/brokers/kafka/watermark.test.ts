@@ -132,6 +132,24 @@ describe.each(['watermark', 'watermark only'] as const)('with %s', (kind) => {
     expect(errors.map(({ error }) => error.message)).toEqual(['no connection', 'the reply was lost']);
   });
 
+  it('a commit whose reply is lost, and that had filled the window, does not keep the partition paused', async () => {
+    const { model, worker, advance, effects, row, fault, committed } = place(kind);
+    const { consumer } = await worker({ kafka: { window: 4 } });
+    model.produce('t', messages(1));
+    await advance(1_000);
+    fault.next = 'doubt';
+    model.produce('t', messages(4, 1));
+    await advance(100);
+    expect([...consumer.paused]).toEqual(['t/0']);
+    await advance(10_000);
+    expect([...consumer.paused]).toEqual([]);
+    expect(committed()).toBe(5);
+    model.produce('t', messages(2, 5));
+    await advance(10_000);
+    expect(effects()).toEqual(ids(7));
+    expect(row()).toMatchObject({ next: 7, done: '' });
+  });
+
   it('a dead letter is passed only when it has arrived, by a transaction of its own', async () => {
     const { model, worker, advance, row, handled } = place(kind);
     let isUp = false;
@@ -190,6 +208,23 @@ describe.each(['watermark', 'watermark only'] as const)('with %s', (kind) => {
     expect(effects()).toEqual(ids(5));
     expect(second.errors[0]!.error.message).toContain('was the topic made again? Then change `topicEpoch`');
     expect(world.clock.now()).toBeGreaterThan(0);
+  });
+
+  it('a topic that is made again while it is read is noticed too: its messages are not passed for those that were done', async () => {
+    const { model, worker, advance, effects, row, handled } = place(kind);
+    const { errors, consumer } = await worker();
+    model.produce('t', messages(5));
+    await advance(1_000);
+    handled(() => {
+      model.recreateTopic('t');
+      model.produce('t', messages(2, 100));
+      handled(() => {});
+    });
+    model.produce('t', messages(1, 5));
+    await advance(10_000);
+    expect([effects(), row()!.next]).toEqual([ids(6), 6]);
+    expect(errors[0]!.error.message).toContain('Expected partition t/0 to reach offset 6, up to which it was read, got 2 as its end');
+    expect(consumer.crashes).toEqual([]);
   });
 });
 
