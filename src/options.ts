@@ -171,6 +171,8 @@ export function receiverSettings(options: ReceiverOptions<unknown, unknown, Guar
   if (schema !== undefined && typeof schema?.['~standard']?.validate !== 'function')
     refuseOption('schema', 'a Standard Schema, such as one of zod 4', schema);
   if (typeof results !== 'boolean') refuseOption('results', 'true or false', results);
+  if (results && guarantee === 'transactional' && (store as TransactionalStore<unknown>).keepsResults === false)
+    refuseOption('results', 'false, because the store keeps none: use another one for them', results);
   return {
     ...common,
     guarantee,

@@ -114,6 +114,8 @@ export interface TransactionalStore<Tx> {
   readonly chained?: boolean | undefined;
   /** True if a transaction belongs to one partition of the broker. `unit` is then called with its name. */
   readonly perPartition?: boolean | undefined;
+  /** False if its records keep no results: a receiver with `results: true` is refused. */
+  readonly keepsResults?: boolean | undefined;
   /**
    * Runs `work` in a transaction and commits it. If `work` rejects, everything is rolled back and the same error is thrown.
    * `partition` is `Source.partition`.

@@ -54,6 +54,7 @@ export function watermark<Store extends TransactionalStore<any>>(options: Waterm
 /** A store that remembers offsets and nothing else. */
 export interface WatermarkOnlyStore<Tx> extends TransactionalStore<Tx>, WatermarkStore {
   readonly perPartition: true;
+  readonly keepsResults: false;
   /** A record that its producer sent twice has two offsets, and its handler may run twice. */
   readonly producerDuplicates: 'not recognised';
 }
@@ -77,6 +78,7 @@ export function watermarkOnly<Store extends TransactionalStore<any>>(options: Wa
   let fence = 0;
   return {
     perPartition: true,
+    keepsResults: false,
     producerDuplicates: 'not recognised',
     watermark: {
       ...checked(options),

@@ -46,6 +46,7 @@ export interface KafkaTransactionsOptions {
 /** A store whose transactions are Kafka's. Give it to `createReceiver`, and to `kafka(receiver, { transactions })`. */
 export interface KafkaTransactions extends TransactionalStore<KafkaTx> {
   readonly perPartition: true;
+  readonly keepsResults: false;
   /**
    * Takes a partition over: fences whoever had it, reads the dedup log up to a record that was written after the fence, and answers the committed
    * offset (the next to read), read after the fence; undefined if there is none. Units of before don't commit any more.
@@ -83,7 +84,7 @@ const rememberedMs = 60_000;
  *   commits only after, and only if, this one has.
  * - A commit in doubt is settled by taking the ids over once more, which ends what is open, and reading whether the unit is in the log. If the partition
  *   had another owner by then, that one is fenced once, and has to be assigned it again.
- * - Attempts and parked messages are in the log too. Results are not kept: leave `results` off.
+ * - Attempts and parked messages are in the log too. Results are not kept: a receiver with `results: true` is refused.
  * - A message that kills its process is found by letting fewer and fewer messages into one unit (see `probation.ts`); the others are answered
  *   `busy`. Alone, its attempts are counted, up to `maxAttempts`. Processes that
  *   die without having finished anything are at most four more than that.
@@ -118,15 +119,9 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
   const reader = logReader(kafka, dedupLog, `${transactionalIdPrefix}.${groupId}.reader`, world);
   const cluster = topics(kafka, { groupId, dedupLog, retentionMs, clock: world.clock });
   const alone = serial();
-  let inputTopic: string | undefined;
+  let isGiven = false;
 
   function open(of: TopicPartition): OwnedPartition {
-    inputTopic ??= of.topic;
-    if (of.topic !== inputTopic)
-      throw new ReceiverError(
-        'broker',
-        `Expected one input topic, ${inputTopic}, got ${of.topic} too: each needs a dedup log, and a store, of its own`,
-      );
     return ownedPartition({
       of,
       groupId,
@@ -158,17 +153,19 @@ export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTrans
     unitsAtOnce: 2,
     chained: true,
     perPartition: true,
+    keepsResults: false,
 
     async unit(work, name) {
       const partition = name === undefined ? undefined : partitions.get(name);
       // A receiver would try that again for ever, and nobody would know why.
-      if (inputTopic === undefined)
+      if (!isGiven)
         throw new ReceiverError('store', 'Expected `kafka(receiver, { transactions })` to be given the same store as the receiver');
       if (!partition) throw new ReceiverError('claim-lost', `Expected the name of an assigned partition, \`topic/partition\`, got ${name}`);
       return partition.unit(work);
     },
 
     async assign(of) {
+      isGiven = true;
       forgetRevoked();
       const name = `${of.topic}/${of.partition}`;
       const partition = partitions.get(name) ?? open(of);

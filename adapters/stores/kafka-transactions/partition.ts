@@ -85,6 +85,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   /** What is being assigned. */
   let coming: Term | undefined;
   let revokedAt: number | undefined;
+  /** The log may say that this process has the partition, and does not say yet that it was given back. */
+  let hasBegun = false;
 
   function notAssigned(): ReceiverError {
     return new ReceiverError('claim-lost', `Expected partition ${name} to be assigned to this process`);
@@ -171,9 +173,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
    * Fence, then read. New producers with the same ids: what an older one had begun is ended by the broker, and nothing else of it can commit. The
    * log is then read up to a record that was written after the fence, so all that did commit is known.
    */
-  async function takeOver(at: Term, kind: 'assigned' | 'mark', wanted?: Buffer): Promise<Found> {
+  async function takeOver(at: Term, wanted?: Buffer): Promise<Found> {
     const giveUpAt = clock.now() + options.takeOverTimeoutMs;
-    let next = kind;
     // What was read before a try broke off is not read again.
     const found: Found = { wanted: false, assigned: false };
     for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 1_000)) {
@@ -181,10 +182,8 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         // Given back meanwhile: whoever has it now would be fenced.
         if (at.lost) throw at.lost;
         await within(clock, Math.max(1, giveUpAt - clock.now()), 'new producers', () => producers.fence());
-        const mark = recordOf(next);
+        const mark = recordOf('mark');
         await write(mark);
-        // Nobody has died if the rest has to be tried again.
-        next = 'mark';
         await catchUp(mark.id, wanted, found);
         return found;
       } catch (error) {
@@ -193,6 +192,17 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
         await sleep(clock, waitMs);
       }
     }
+  }
+
+  /** The last of a take-over: nobody has died if what is before it has to be tried again, or is not wanted any more. */
+  async function begin(at: Term): Promise<void> {
+    if (at.lost) throw at.lost;
+    const record = recordOf('assigned');
+    // In the log even if only the answer is lost.
+    hasBegun = true;
+    position = (await write(record)) ?? position;
+    known.apply(record, clock.wall());
+    if (at.lost) throw at.lost;
   }
 
   /** Brings the changes of a unit into the log. Resolves only if they have committed. */
@@ -213,7 +223,7 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
   /** Whether a unit has committed that was left in doubt. */
   async function settled(at: Term, id: Buffer, cause: unknown): Promise<boolean> {
     try {
-      const found = await takeOver(at, 'mark', id);
+      const found = await takeOver(at, id);
       // Whoever it was is fenced now, and has to have it assigned anew; but what that one has committed is not this one's to go on from.
       if (found.assigned) lose(at, 'it was assigned to somebody else meanwhile', cause);
       if (at.lost && !found.wanted) throw at.lost;
@@ -317,9 +327,9 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
       return committing.run(async () => {
         try {
           await topics.check(of.topic);
-          await takeOver(at, 'assigned');
+          await takeOver(at);
           const offset = await topics.committed(of);
-          if (at.lost) throw at.lost;
+          await begin(at);
           term = at;
           return { offset };
         } catch (error) {
@@ -332,13 +342,13 @@ export function ownedPartition(options: PartitionOptions): OwnedPartition {
     },
 
     async revoke() {
-      const wasOwned = term.lost === undefined;
       term.lost ??= notAssigned();
       if (coming) coming.lost ??= notAssigned();
       revokedAt = clock.now();
       await committing.run(async () => {
         // So that the next owner knows that nothing has died here. If it has taken over already, it is not told.
-        if (wasOwned) await write(recordOf('returned'), undefined, Math.min(farewellMs, options.flushTimeoutMs)).catch(() => {});
+        if (hasBegun) await write(recordOf('returned'), undefined, Math.min(farewellMs, options.flushTimeoutMs)).catch(() => {});
+        hasBegun = false;
         await producers.disconnect();
       });
     },

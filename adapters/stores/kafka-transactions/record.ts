@@ -21,7 +21,10 @@ export interface LogRecord {
   readonly notes: readonly Note[];
 }
 
-/** `assigned`: the first record of a new owner. `mark`: up to here the log was read. `returned`: the owner has given the partition back. */
+/**
+ * `mark`: up to here the log was read, by whoever is taking the partition over or settles a commit in doubt. `assigned`: it has a new owner.
+ * `returned`: the owner has given it back.
+ */
 export type Kind = 'unit' | 'assigned' | 'mark' | 'returned';
 
 /** What is remembered of an id that is not completed. */

@@ -4,7 +4,7 @@ import type { KafkaAdmin, KafkaClient, TopicPartition } from './client.ts';
 
 /** What the store asks of the cluster beside reading and writing. */
 export interface Topics {
-  /** Makes the dedup log if it isn't there, and makes sure that it fits to an input topic. @throws ReceiverError `broker`, with the remedy */
+  /** Makes the dedup log if it isn't there, and makes sure that it fits to an input topic, the only one. @throws ReceiverError `broker`, with the remedy */
   check(topic: string): Promise<void>;
   /** The committed offset of the group; undefined if there is none. */
   committed(of: TopicPartition): Promise<string | undefined>;
@@ -28,6 +28,8 @@ const freshMs = 2_000;
 export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs, clock }: TopicsOptions): Topics {
   let connected: Promise<KafkaAdmin> | undefined;
   let checked: { readonly topic: string; readonly atMs: number; readonly done: Promise<void> } | undefined;
+  /** The first one that fits. */
+  let input: string | undefined;
 
   async function admin(): Promise<KafkaAdmin> {
     connected ??= (async () => {
@@ -105,8 +107,17 @@ export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs, clo
     );
   }
 
+  function expectInput(topic: string): void {
+    if (input === undefined || topic === input) return;
+    throw new ReceiverError(
+      'broker',
+      `Expected one input topic, ${input}, got ${topic} too: each needs a dedup log, and a store, of its own`,
+    );
+  }
+
   return {
-    check(topic) {
+    async check(topic) {
+      expectInput(topic);
       if (checked?.topic !== topic || clock.now() - checked.atMs > freshMs) {
         const done = checkOnce(topic);
         checked = { topic, atMs: clock.now(), done };
@@ -114,7 +125,9 @@ export function topics(kafka: KafkaClient, { groupId, dedupLog, retentionMs, clo
           checked = undefined;
         });
       }
-      return checked.done;
+      await checked.done;
+      expectInput(topic);
+      input = topic;
     },
 
     committed: ({ topic, partition }) =>

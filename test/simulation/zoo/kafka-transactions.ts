@@ -24,8 +24,8 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     patches: [
       {
         file: `${folder}/partition.ts`,
-        from: "await takeOver(at, 'assigned');\n          const offset = await topics.committed(of);",
-        to: "const offset = await topics.committed(of);\n          await takeOver(at, 'assigned');",
+        from: 'await takeOver(at);\n          const offset = await topics.committed(of);',
+        to: 'const offset = await topics.committed(of);\n          await takeOver(at);',
       },
     ],
   },

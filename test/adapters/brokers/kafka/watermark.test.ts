@@ -241,6 +241,11 @@ describe('watermarkOnly', () => {
     expect(watermarkOnly({ store: place('watermark only').store, rows: sqliteWatermarks() }).producerDuplicates).toBe('not recognised');
   });
 
+  it('keeps no results: a receiver that wants them is refused', async () => {
+    const { worker } = place('watermark only');
+    await expect(worker({ receiver: { results: true } })).rejects.toThrow('Expected `results` to be false, because the store keeps none');
+  });
+
   it('counts attempts in memory, and gives a message up after maxAttempts', async () => {
     const { model, worker, advance, effects, handled, row } = place('watermark only');
     const attempts: number[] = [];

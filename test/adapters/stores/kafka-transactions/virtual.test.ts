@@ -1,5 +1,7 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { kafkaTransactions } from '../../../../adapters/stores/kafka-transactions/index.ts';
+import { digest } from '../../../../src/digest.ts';
+import type { Key } from '../../../../src/store.ts';
 import { virtualWorld } from '../../../../src/testing/virtual-world.ts';
 import { kafkajsClient } from '../../brokers/kafka/model-client.ts';
 import { ClusterModel } from '../../brokers/kafka/model-cluster.ts';
@@ -10,13 +12,23 @@ function stand() {
   const { clock, advance } = virtualWorld();
   const cluster = new ClusterModel(clock);
   cluster.createTopic('in');
+  cluster.createTopic('other');
   const transactions = new TransactionsModel(clock, cluster, () => 1);
   const sleep = (ms: number) => new Promise<void>((resolve) => void clock.after(ms, resolve));
   let tokens = 0;
 
-  /** `hangs` says which requests of this worker get nowhere. */
-  function worker(name: string, hangs: (request: string) => boolean = () => false) {
-    const call = async <T>(request: string, run: () => T | Promise<T>) => (hangs(request) ? new Promise<T>(() => {}) : run());
+  /** `hangs` says which requests of this worker get nowhere, or no reply; `fails` which are refused. */
+  function worker(
+    name: string,
+    hangs: (request: string) => boolean | 'reply' = () => false,
+    fails: (request: string) => boolean = () => false,
+  ) {
+    const call = async <T>(request: string, run: () => T | Promise<T>) => {
+      if (fails(request)) throw Object.assign(new Error(`${request} failed`), { retriable: false });
+      const hung = hangs(request);
+      if (hung === 'reply') await run();
+      return hung ? new Promise<T>(() => {}) : run();
+    };
     return kafkaTransactions({
       kafka: kafkajsClient(cluster, transactions, { now: clock.now, sleep, call }, name),
       groupId: 'g',
@@ -89,4 +101,80 @@ it('a take-over whose partition has been given back before it began does not fen
   await left;
   expect(await within(1_000, commits(owner, '1'))).toBe('committed');
   await within(10_000, Promise.all([old.close(), owner.close()]));
+});
+
+/** How many of so many messages one unit takes. */
+const takes = (store: ReturnType<ReturnType<typeof stand>['worker']>, count: number) =>
+  store.unit(async (unit) => {
+    const asks = Array.from({ length: count }, (_, i) => ({
+      key: digest([`m${i}`], 32) as Key,
+      fingerprint: '',
+      token: `t${i}`,
+      leaseMs: 1_000,
+      retainMs: 60_000,
+    }));
+    const answers = await unit.record(asks);
+    return answers.filter(({ state }) => state === 'claimed').length;
+  }, 'in/0');
+
+it('a topic that is not there, or does not fit, does not keep the store from the right one', async () => {
+  const { worker, within } = stand();
+  const store = worker('client');
+  expect(await within(3_000, store.assign({ topic: 'inn', partition: 0 }))).toBe('broker');
+  expect(await within(3_000, store.assign(partition))).toEqual({ offset: undefined });
+  expect(await within(1_000, commits(store, '1'))).toBe('committed');
+  expect(await within(3_000, store.assign({ topic: 'other', partition: 0 }))).toBe('broker');
+  await within(10_000, store.close());
+});
+
+it('a result is refused rather than forgotten, also where no receiver has asked before', async () => {
+  const { worker, within } = stand();
+  const store = worker('client');
+  await within(3_000, store.assign(partition));
+  const key = digest(['m'], 32) as Key;
+  const kept = store.unit(async (unit) => {
+    await unit.record([{ key, fingerprint: '', token: 't', leaseMs: 1_000, retainMs: 60_000 }]);
+    await unit.settle([{ key, token: 't', as: 'completed', result: '1', retainMs: 60_000 }]);
+  }, 'in/0');
+  expect(await within(1_000, kept)).toBe('store');
+  await within(10_000, store.close());
+});
+
+describe('nobody has died, and the next owner takes as many messages as it likes, when', () => {
+  // The consumer that reads the log asks for its offsets too, when it joins.
+  it.each(['the log could not be read', 'the offset could not be read'])('a take-over was given up, as often as %s', async (what) => {
+    const { worker, within } = stand();
+    let fails = false;
+    const store = worker('client', undefined, (request) => fails && request === 'OffsetFetch');
+    if (what.startsWith('the offset')) {
+      await within(5_000, store.assign(partition));
+      await within(5_000, store.revoke(partition));
+    }
+    fails = true;
+    for (let tries = 0; tries < 3; tries++) expect(await within(12_000, store.assign(partition))).toBe('store');
+    fails = false;
+    expect(await within(5_000, store.assign(partition))).toEqual({ offset: undefined });
+    expect(await within(1_000, takes(store, 100))).toBe(100);
+    await within(10_000, store.close());
+  });
+
+  it.each([
+    ['before it was its own', 'OffsetFetch', 1],
+    ['when it was told to be its own', 'EndTxn', 2],
+  ])('a partition was given back while it was taken over, %s', async (_, request, time) => {
+    const { worker, within } = stand();
+    let left = 0;
+    const old = worker('old', (name) => name === request && --left === 0 && 'reply');
+    for (let times = 0; times < 3; times++) {
+      left = time;
+      const taking = old.assign(partition);
+      expect(await within(2_000, taking)).toBe('nothing yet');
+      expect(left).toBe(0);
+      await within(30_000, old.revoke(partition));
+    }
+    const owner = worker('owner');
+    expect(await within(5_000, owner.assign(partition))).toEqual({ offset: undefined });
+    expect(await within(1_000, takes(owner, 100))).toBe(100);
+    await within(30_000, Promise.all([old.close(), owner.close()]));
+  });
 });
