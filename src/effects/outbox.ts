@@ -54,6 +54,8 @@ export interface OutboxQueue<Name extends string = string> {
   readonly destinations: readonly Name[];
   /** How many takes of one destination make sense at the same time. */
   readonly takesAtOnce: number;
+  /** How long `send` may take before somebody else may be given the same messages, in milliseconds. Absent: for ever. */
+  readonly leaseMs?: number | undefined;
   /** See 41-44, 46. */
   take(destination: Name, limit: number, send: Send): Promise<number>;
   /** Calls `wake` whenever something was published, until `signal` is aborted. Rejects when it can't any more. */
@@ -83,7 +85,7 @@ export type Fate =
 export interface Destination {
   /**
    * Sends messages, and answers for each in the order given. Messages with the same ordering key are sent in order, and none after one that
-   * was not sent. After `signal` is aborted it answers soon. May reject: it is not known then what has been sent.
+   * was not sent. After `signal` is aborted, because the relay stops or the messages' lease ends, it answers soon. May reject: it is not known then what has been sent.
    */
   send(messages: readonly Outgoing[], signal: AbortSignal): Promise<readonly Delivered[]>;
   /** Ends connections of its own. */

@@ -39,6 +39,7 @@ export function pumpTo<Name extends string>(
   over: AbortSignal,
 ): () => Promise<Pumped> {
   const { world, batchSize, maxAttempts, backoff, report } = settings;
+  const { leaseMs = Number.POSITIVE_INFINITY } = outbox;
   let limit = batchSize;
   let failuresInRow = 0;
   let sends = 0;
@@ -46,6 +47,8 @@ export function pumpTo<Name extends string>(
   const suspects = new Map<string, number>();
 
   async function send(messages: readonly Due[]): Promise<Fate[]> {
+    // The relay may have ended without waiting for the outbox.
+    if (over.aborted) return messages.map(() => left);
     const { failures } = messages[0]!;
     // Failures that were seen would have parked it: see 46.
     if (failures >= maxAttempts + sharedFailures) {
@@ -55,7 +58,7 @@ export function pumpTo<Name extends string>(
     }
     let results: readonly Delivered[];
     try {
-      results = await destination.send(messages, over);
+      results = await sendInTime(messages);
       if (results.length !== messages.length)
         throw new ReceiverError('broker', `Expected ${messages.length} answers from destination ${name}, got ${results.length}`);
     } catch (error) {
@@ -78,6 +81,22 @@ export function pumpTo<Name extends string>(
     return fates;
   }
 
+  /** The destination is told to end while it can still be told from a death that nothing was sent: a lease that is over counts against the messages. */
+  async function sendInTime(messages: readonly Due[]): Promise<readonly Delivered[]> {
+    const end = new AbortController();
+    const onOver = () => end.abort(over.reason);
+    const cancel = world.clock.after(leaseMs * 0.75, () => {
+      end.abort(new ReceiverError('broker', `Expected destination ${name} to answer within three quarters of ${leaseMs} ms`));
+    });
+    over.addEventListener('abort', onOver, { once: true });
+    try {
+      return await destination.send(messages, end.signal);
+    } finally {
+      cancel();
+      over.removeEventListener('abort', onOver);
+    }
+  }
+
   function alone(message: Due, error: unknown): Fate {
     const before = suspects.get(message.id) ?? sends;
     if (suspects.size >= maxSuspects) suspects.clear();
@@ -87,7 +106,7 @@ export function pumpTo<Name extends string>(
 
   function failed({ failures }: Due, error: unknown): Fate {
     if (failures + 1 >= maxAttempts) return { as: 'parked', reason: describeError(error) };
-    return { as: 'again', afterMs: lessByChance(Math.min(backoff.maxMs, backoff.firstMs * 2 ** failures)), counted: true };
+    return { as: 'again', afterMs: lessByChance(Math.min(backoff.maxMs, backoff.firstMs * 2 ** Math.min(failures, 1_000))), counted: true };
   }
 
   function pauseMs(): number {

@@ -25,8 +25,8 @@ export interface RelayOptions<Name extends string> {
 /** Sends what is in an outbox. Any number of relays may serve one outbox. */
 export interface Relay {
   /**
-   * Sends until `signal` is aborted; then lets what is under way end, for `graceMs` at most (10,000), and closes the destinations. Never rejects
-   * for what a broker or a database does.
+   * Sends until `signal` is aborted; then lets what is under way end, for `graceMs` (10,000), tells the destinations to end, waits a little more, and
+   * closes them. Messages that are not done by then are sent again. Never rejects for what a broker or a database does.
    * @throws ReceiverError `stopped` if it was run before
    */
   run(signal: AbortSignal, options?: { readonly graceMs?: number }): Promise<void>;
@@ -36,6 +36,8 @@ export interface Relay {
 
 /** The longest pause after failures in a row. */
 const maxPauseMs = 30_000;
+/** How long a relay waits for what is under way after it has told the destinations to end. */
+const lastWaitMs = 2_000;
 
 /** Makes a relay. @throws ReceiverError `invalid-option` */
 export function relay<Name extends string>(options: RelayOptions<Name>): Relay {
@@ -53,7 +55,10 @@ export function relay<Name extends string>(options: RelayOptions<Name>): Relay {
     world,
     batchSize: expectNumber('batchSize', options.batchSize ?? 1_000, { atLeast: 1, atMost: 10_000, integer: true }),
     maxAttempts: expectNumber('maxAttempts', options.maxAttempts ?? 10, { atLeast: 1, integer: 'or Infinity' }),
-    backoff: { firstMs, maxMs: expectNumber('backoff.maxMs', options.backoff?.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs }) },
+    backoff: {
+      firstMs,
+      maxMs: expectNumber('backoff.maxMs', options.backoff?.maxMs ?? Math.max(firstMs, 300_000), { atLeast: firstMs }),
+    },
     maxPauseMs,
     report,
   };
@@ -73,15 +78,21 @@ export function relay<Name extends string>(options: RelayOptions<Name>): Relay {
     started = true;
     const over = new AbortController();
     const ended = new AbortController();
+    const abandoned = Promise.withResolvers<void>();
     const alarms = new Map(destinations.map(([name]) => [name as string, alarm()]));
     const onAbort = () => {
       for (const each of alarms.values()) each.ring();
-      void sleep(world.clock, graceMs, ended.signal).then((late) => late && over.abort());
+      void endBy(graceMs);
+    };
+    const endBy = async (ms: number) => {
+      if (!(await sleep(world.clock, ms, ended.signal))) return;
+      over.abort();
+      if (await sleep(world.clock, lastWaitMs, ended.signal)) abandoned.resolve();
     };
     signal.addEventListener('abort', onAbort, { once: true });
     const listening = untilEmpty ? undefined : listen(signal, (name) => alarms.get(name)?.ring());
     try {
-      await Promise.all(
+      const lanes = Promise.all(
         destinations.flatMap(([name, destination]) => {
           const pump = pumpTo(outbox, name, destination, settings, over.signal);
           const lane = async () => {
@@ -96,7 +107,7 @@ export function relay<Name extends string>(options: RelayOptions<Name>): Relay {
           return Array.from({ length: outbox.takesAtOnce }, lane);
         }),
       );
-      await listening;
+      await Promise.race([Promise.all([lanes, listening]), abandoned.promise]);
     } finally {
       signal.removeEventListener('abort', onAbort);
       ended.abort();

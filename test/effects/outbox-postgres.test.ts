@@ -2,7 +2,9 @@ import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { migrate, type PgPool, postgresOutbox } from '../../adapters/stores/postgres/index.ts';
 import type { Due } from '../../src/index.ts';
+import { virtualWorld } from '../../src/testing/virtual-world.ts';
 import { poolOf } from '../adapters/stores/postgres-harness.ts';
+import { proxyTo } from '../support/proxy.ts';
 import { service } from '../support/services/index.ts';
 import { unique } from '../support/unique.ts';
 import { type Box, message, outboxContract, textOf } from './outbox-contract.ts';
@@ -91,4 +93,46 @@ describe('a relay that takes messages of which another has just counted that it 
     await box.another().take('orders', 10, look);
     expect(rest).toEqual(['3: 0']);
   });
+});
+
+describe('a relay whose connection falls silent (PostgreSQL, behind a proxy)', () => {
+  it.each(['for update skip locked', 'row_number() over', 'failures = failures +', 'for update', 'delete from', 'listen "'])(
+    'at `%s`: the call fails when that has lasted for two leases, and the next one goes on',
+    async (when) => {
+      const box = await openBox();
+      await box.publishing((write) => write('orders', message('1')));
+      const address = await service('postgres');
+      const proxy = await proxyTo(address);
+      const behind = poolOf({ ...address, host: proxy.host, port: proxy.port });
+      try {
+        const world = virtualWorld();
+        const outbox = postgresOutbox(behind as unknown as PgPool<pg.PoolClient>, {
+          destinations: ['orders', 'mails'],
+          schema: box.schema,
+          notify: true,
+          leaseMs: 1_000,
+          world,
+        });
+        const send = async (due: readonly Due[]) => due.map(() => ({ as: 'sent' }) as const);
+        await outbox.take('mails', 1, send);
+        proxy.next({
+          fault: 'hang-reply',
+          when: (bytes) => bytes.includes(when) && (when !== 'for update' || !bytes.includes('skip locked')),
+        });
+        const call = when === 'listen "' ? outbox.listen!(() => {}, new AbortController().signal) : outbox.take('orders', 10, send);
+        const failed = expect(call).rejects.toThrow(/2000 ms|terminated|closed/);
+        while (proxy.injected['hang-reply'] === 0) await new Promise((resolve) => setImmediate(resolve));
+        await world.advance(1_999);
+        expect(proxy.injected['hang-reply']).toBe(1);
+        await world.advance(1);
+        await failed;
+        // The server may not know yet that the connection is gone.
+        while (when !== 'listen "' && (await outbox.take('orders', 10, send)) === 0);
+        expect(world.timers).toBe(0);
+      } finally {
+        await behind.end();
+        await proxy.close();
+      }
+    },
+  );
 });

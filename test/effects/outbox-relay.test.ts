@@ -226,6 +226,32 @@ describe('a relay', () => {
     expect(await waiting()).toBe(1);
   });
 
+  it('ends although its database does not answer, and sends nothing after its end', async () => {
+    let closed = 0;
+    const destination = Object.assign(scripted(), { close: async () => void closed++ });
+    const { world, outbox, stop } = stand(destination);
+    const silence = Promise.withResolvers<void>();
+    let fates: unknown;
+    const silent: OutboxQueue<Name> = {
+      ...outbox,
+      async take(_name, _limit, send) {
+        await silence.promise;
+        fates = await send([{ id: '1', orderingKey: undefined, body: null, headers: {}, failures: 0 }]);
+        return 1;
+      },
+    };
+    const running = relay({ outbox: silent, to: { orders: destination }, world }).run(stop.signal, { graceMs: 3_000 });
+    stop.abort();
+    await world.advance(5_000);
+    await running;
+    expect(closed).toBe(1);
+    silence.resolve();
+    await world.settle();
+    expect(fates).toEqual([{ as: 'left' }]);
+    expect(texts(destination)).toEqual([]);
+    expect(world.timers).toBe(0);
+  });
+
   it('is woken by an outbox that can tell, and by its polls where that fails', async () => {
     const destination = scripted();
     const { world, outbox, publish } = stand(destination);
@@ -364,5 +390,36 @@ describe('two relays on one SQLite file in memory', () => {
     await expect(zombie).rejects.toMatchObject({ code: 'claim-lost' });
     expect(await second.take('orders', 10, all)).toBe(2);
     expect(got).toEqual(['1', '2', '1', '2']);
+  });
+
+  it('park nothing while the destination takes longer to fail than their leases: it is told to end before another relay takes over', async () => {
+    const world = virtualWorld();
+    const db = new DatabaseSync(':memory:');
+    const options = { destinations: ['orders'], world, leaseMs: 1_000 } as const;
+    const relayed = [sqliteOutbox(db, options), sqliteOutbox(db, options)];
+    db.exec('begin');
+    relayed[0]!.publish(db, 'orders', message('1', 'k'));
+    db.exec('commit');
+    let sends = 0;
+    const slow: Destination = {
+      send: (messages, signal) =>
+        new Promise((resolve) => {
+          const fail = () => (cancel(), sends++, resolve(messages.map(() => failed('no answer'))));
+          const cancel = world.clock.after(1_500, fail);
+          signal.addEventListener('abort', fail);
+        }),
+    };
+    const stop = new AbortController();
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => void errors.push((error as Error).message);
+    const running = relayed.map((outbox) => relay({ outbox, to: { orders: slow }, world, maxAttempts: 2, onError }).run(stop.signal));
+    await world.advance(300_000);
+    expect(sends).toBeGreaterThan(6);
+    expect(await relayed[0]!.stats()).toMatchObject([{ waiting: 1, parked: 0 }]);
+    expect(new Set(errors)).toEqual(new Set(['no answer']));
+    stop.abort();
+    await world.advance(10_000);
+    await Promise.all(running);
+    expect(world.timers).toBe(0);
   });
 });

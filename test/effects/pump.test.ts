@@ -77,6 +77,19 @@ describe('what a relay makes of the answers of a destination', () => {
     expectLessByChance(waits, doubling(1_000, 60_000, 12));
   });
 
+  it('goes on with a message that has failed a thousand times, where nothing says that it may not', async () => {
+    const { takes, sending, stop } = stand(
+      () => {
+        if (takes.length === 3) stop.abort();
+        return [due('a', 1_100)];
+      },
+      async () => [refused],
+      { maxAttempts: Number.POSITIVE_INFINITY, backoff: { firstMs: 0 } },
+    );
+    await sending.run(stop.signal);
+    expect(takes.map(({ fates }) => fates)).toEqual(Array(3).fill([{ as: 'again', afterMs: 0, counted: true }]));
+  });
+
   it('takes an answer that has not one for each message for a failure of the destination', async () => {
     const { takes, errors, world, sending, stop } = stand(
       () => [due('a'), due('b')],

@@ -1,8 +1,8 @@
 import type { OutboxAdmin, ParkedMessage } from '../../../src/effects/outbox.ts';
-import type { PgPool } from './client.ts';
+import type { PgQueryable } from './client.ts';
 import type { OutboxNames } from './outbox-schema.ts';
 
-export function outboxAdmin(pool: PgPool, { outbox, outboxParked }: OutboxNames, ready: () => Promise<void>): OutboxAdmin {
+export function outboxAdmin(pool: PgQueryable, { outbox, outboxParked }: OutboxNames, ready: () => Promise<void>): OutboxAdmin {
   const what = 'destination, shard, ordering_key, id, body, headers';
   const ask = async (sql: string, values: readonly unknown[]): Promise<readonly any[]> => {
     await ready();

@@ -14,11 +14,11 @@ import {
 } from '../../../src/effects/outbox.ts';
 import type { SqlTx } from '../../../src/effects/sql.ts';
 import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
-import { isIdle, type PgClient, type PgPool, type PgResult } from './client.ts';
+import { isIdle, type PgClient, type PgPool, type PgQueryable, type PgResult } from './client.ts';
 import { type Names, namesOf, type SchemaOptions } from './names.ts';
 import { outboxAdmin } from './outbox-admin.ts';
 import { shardOf, shards } from './outbox-schema.ts';
-import { shield } from './pool.ts';
+import { type BoundedPool, boundedPool, patient } from './pool.ts';
 import { checker } from './schema.ts';
 
 /** Options of {@link postgresOutbox}. */
@@ -55,7 +55,7 @@ const maxRows = 1_000;
  * or a transaction of an ORM by way of `idempotent-receiver/sql`. `pool` is for the relay. Run `migrate(pool)` before, at deployment.
  *
  * Relays hold locks on shards, which end with their connections: a killed one's messages are sent by others at once, those of one that hangs after
- * `leaseMs`. What was sent is deleted in the transaction that holds the lock.
+ * `leaseMs`. What was sent is deleted in the transaction that holds the lock. A connection that has not answered for twice as long is cut off.
  *
  * @throws ReceiverError `invalid-option`
  */
@@ -69,8 +69,10 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 60_000, { atLeast: 100, atMost: 86_400_000, integer: true });
   const takesAtOnce = expectNumber('takesAtOnce', options.takesAtOnce ?? 2, { atLeast: 1, atMost: shards, integer: true });
   const names = namesOf(options);
-  shield(pool);
-  const ready = checker(pool, names, { allowDataLoss });
+  // Longer than another relay may hold a shard's lock.
+  const silenceMs = 2 * leaseMs;
+  const bounded = boundedPool(pool, world.clock, silenceMs);
+  const ready = checker(bounded, names, { allowDataLoss });
   const known = new Map<Name, Promise<unknown>>();
   const sql = sqlOf(names, leaseMs, notify);
   /** Shards from which this process has sent, and has lived. */
@@ -84,7 +86,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
 
   async function prepare(destination: Name): Promise<void> {
     await ready();
-    const made = known.get(destination) ?? pool.query(sql.makeShards, [destination]);
+    const made = known.get(destination) ?? bounded.query(sql.makeShards, [destination]);
     known.set(destination, made);
     await made.catch((error: unknown) => {
       known.delete(destination);
@@ -93,7 +95,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   }
 
   /** Begins a transaction and takes the lock of a shard that has messages. */
-  async function begin(client: Client, destination: Name, tried: readonly number[]): Promise<number | undefined> {
+  async function begin(client: PgQueryable, destination: Name, tried: readonly number[]): Promise<number | undefined> {
     turn = (turn + 1) % shards;
     const results = (await client.query(sql.begin(destination, turn, tried))) as unknown as readonly PgResult[];
     return results.at(-1)!.rows[0]?.shard;
@@ -103,7 +105,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
    * Counts messages as failed in a transaction of its own, and takes that back in the next one, which is still open when they are sent. False if
    * another relay came in between, and not all of them are due any more.
    */
-  async function countFailed(client: Client, destination: Name, shard: number, rows: readonly Row[]): Promise<boolean> {
+  async function countFailed(client: PgQueryable, destination: Name, shard: number, rows: readonly Row[]): Promise<boolean> {
     const positions = rows.map(({ position }) => position);
     const place = shardName(destination, shard);
     counting.add(place);
@@ -118,7 +120,13 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
     return found.length === rows.length && found.every(({ due }) => due);
   }
 
-  async function finish(client: Client, destination: Name, shard: number, rows: readonly Row[], fates: readonly Fate[]): Promise<void> {
+  async function finish(
+    client: PgQueryable,
+    destination: Name,
+    shard: number,
+    rows: readonly Row[],
+    fates: readonly Fate[],
+  ): Promise<void> {
     const sent: string[] = [];
     for (const [i, { position }] of rows.entries()) {
       const fate = fates[i]!;
@@ -133,7 +141,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
       throw new ReceiverError('store', `Expected the relay's transaction to commit, got ${command}`);
   }
 
-  async function takeOn(client: Client, destination: Name, limit: number, send: Send): Promise<number> {
+  async function takeOn(client: PgQueryable, destination: Name, limit: number, send: Send): Promise<number> {
     const tried: number[] = [];
     for (let shard = await begin(client, destination, tried); shard !== undefined; shard = await begin(client, destination, tried)) {
       // After the lock, so that what its last owner has deleted is not seen any more.
@@ -163,7 +171,8 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   return {
     destinations,
     takesAtOnce,
-    ...outboxAdmin(pool, names, ready),
+    leaseMs,
+    ...outboxAdmin(bounded, names, ready),
 
     async publish(tx, destination, given) {
       const messages = outgoingOf(destinations, destination, given, world.random.token);
@@ -183,24 +192,20 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
 
     async take(destination, limit, send) {
       await prepare(destination);
-      const client = await pool.connect();
+      const { client, giveBack } = await bounded.take();
       let broken: Error | undefined;
-      // What breaks the connection is told by the statement that meets it.
-      const ignore = () => {};
-      client.on?.('error', ignore);
       try {
-        return await takeOn(client, destination, limit, send);
+        return await takeOn(patient(client, world.clock, silenceMs), destination, limit, send);
       } catch (error) {
         // With the connection its transaction ends, whatever state it is in.
         broken = error instanceof Error ? error : new Error(String(error));
         throw error;
       } finally {
-        client.off?.('error', ignore);
-        client.release(broken);
+        giveBack(broken);
       }
     },
 
-    ...(notify && { listen: (wake, signal) => listen(pool, names, wake, signal) }),
+    ...(notify && { listen: (wake, signal) => listen(bounded, (client) => patient(client, world.clock, silenceMs), names, wake, signal) }),
   };
 }
 
@@ -276,8 +281,14 @@ function dueOf({ id, ordering_key, body, headers, failures }: Row): Due {
 }
 
 /** Waits on a connection of its own until `signal` is aborted or the connection breaks. */
-async function listen(pool: PgPool, { outboxChannel }: Names, wake: (destination: string) => void, signal: AbortSignal): Promise<void> {
-  const client = await pool.connect();
+async function listen<Client extends PgClient>(
+  pool: BoundedPool<Client>,
+  asking: (client: Client) => PgQueryable,
+  { outboxChannel }: Names,
+  wake: (destination: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { client, giveBack } = await pool.take();
   const over = new AbortController();
   try {
     const ended = new Promise<void>((resolve, reject) => {
@@ -288,10 +299,10 @@ async function listen(pool: PgPool, { outboxChannel }: Names, wake: (destination
       signal.addEventListener('abort', () => resolve(), { signal: over.signal });
     });
     ended.catch(() => {});
-    await client.query(`listen "${outboxChannel.slice(1, -1)}"`);
+    await asking(client).query(`listen "${outboxChannel.slice(1, -1)}"`);
     if (!signal.aborted) await ended;
   } finally {
     over.abort();
-    client.release(true);
+    giveBack(new Error('It has listened, and would go on'));
   }
 }

@@ -32,7 +32,7 @@ export function boundedPool<Client extends PgClient>(pool: PgPool<Client>, clock
       const { client, giveBack } = await take();
       let broken: Error | undefined;
       try {
-        return await inTime(clock, silenceMs, 'an answer', client.query(text, values), () => cutOff(client));
+        return await patient(client, clock, silenceMs).query(text, values);
       } catch (error) {
         if (isDoubtful(error)) broken = new Error('The connection has failed', { cause: error });
         throw error;
@@ -43,13 +43,18 @@ export function boundedPool<Client extends PgClient>(pool: PgPool<Client>, clock
   };
 }
 
+/** A connection that is cut off when it does not answer. */
+export function patient(client: PgClient, clock: Clock, silenceMs: number): PgQueryable {
+  return { query: (text, values) => inTime(clock, silenceMs, 'an answer', client.query(text, values), () => cutOff(client)) };
+}
+
 const shields = new WeakSet<object>();
 
 /**
  * A new connection may break before whoever has asked for it can listen: the pool has stopped listening by then, and the server's farewell may come
  * with its welcome. It would end the process.
  */
-export function shield<Client extends PgClient>(pool: PgPool<Client>): void {
+function shield<Client extends PgClient>(pool: PgPool<Client>): void {
   if (shields.has(pool)) return;
   shields.add(pool);
   pool.on?.('connect', (client) => client.on?.('error', () => {}));

@@ -117,6 +117,7 @@ export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, opti
   return {
     destinations,
     takesAtOnce: 1,
+    leaseMs,
 
     publish(tx, destination, given) {
       const messages = outgoingOf(destinations, destination, given, world.random.token);
