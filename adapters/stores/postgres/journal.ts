@@ -25,15 +25,16 @@ export function journalVerbs(
   const send = sender(pool);
   const now = 'statement_timestamp()';
   const holds = `r.token = c.token and r.state = ${claimed} and r.expires_at > ${now} and ${isSound('r')}`;
-  // The records are locked, so that nobody takes a claim over before its entries are there; what is compared is what the lock was given on.
+  // The records are locked, so that nobody takes a claim over before its entries are there; what is compared is what the lock was given on. In the order
+  // in which they are asked for, as by all verbs.
   const writeSql = `with ${settingsSql(`'${lockTimeoutMs}'`)},
 c as (
   select c.* from first, unnest($1::bytea[], $2::text[], $3::text[], $4::smallint[], $5::bytea[])
     with ordinality as c(key, token, name, state, text, at)
 ),
 locked as materialized (
-  select ${part('r.')}r.key, r.token, r.state, r.expires_at, r.fingerprint from first, ${records} r
-  where r.key = any ($1::bytea[]) order by r.key for no key update of r
+  select r.* from (select key from c group by key order by min(at)) k cross join lateral (
+    select ${part('r.')}r.key, r.token, r.state, r.expires_at, r.fingerprint from ${records} r where r.key = k.key for no key update of r) r
 ),
 held as (select ${part('r.')}c.* from c join locked r on r.key = c.key and ${holds}),
 written as (

@@ -111,6 +111,49 @@ describe('copies of what is done', () => {
   });
 });
 
+describe('statements that meet', () => {
+  it('lock rows in one order: the journal’s do not deadlock with those that extend', async () => {
+    const codes: unknown[] = [];
+    class Telling extends pg.Client {
+      override query(...args: any[]): any {
+        const sent = (super.query as (...all: any[]) => any)(...args);
+        sent?.catch?.((error: { code?: unknown }) => codes.push(error.code));
+        return sent;
+      }
+    }
+    const { store, db, schema } = await stand({ lockTimeoutMs: 20_000 }, { Client: Telling } as pg.PoolConfig);
+    // Two keys whose bytes are in another order than their texts.
+    const bytesOf = (name: string) => Buffer.from(keyOf(name), 'base64url');
+    const names = Array.from({ length: 100 }, (_, i) => `${i}`).sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+    const at = names.findIndex((name, i) => i > 0 && bytesOf(names[i - 1]!).compare(bytesOf(name)) > 0);
+    const both = [names[at - 1]!, names[at]!];
+    await store.claim(both.map((name) => ask(name, 't')));
+    const waiters = async () =>
+      (
+        await db.query(
+          `select from pg_locks where not granted and pid in (select pid from pg_stat_activity where query like '%${schema}%')`,
+        )
+      ).rowCount;
+    const holder = await db.connect();
+    try {
+      await holder.query('begin');
+      await holder.query(`select from ${schema}.records where key = $1 for update`, [bytesOf(both[1]!)]);
+      const writing = store.writeEntries(both.map((name) => ({ key: keyOf(name), token: 't', name: 'x', state: 'done', text: '1' })));
+      await expect.poll(waiters, { timeout: 20_000, interval: 20 }).toBe(1);
+      const extending = store.extend(both.map((name) => ({ key: keyOf(name), token: 't', leaseMs: 10_000 })));
+      await expect.poll(waiters, { timeout: 20_000, interval: 20 }).toBe(2);
+      await holder.query('commit');
+      expect([await writing, await extending]).toEqual([
+        ['ok', 'ok'],
+        ['ok', 'ok'],
+      ]);
+    } finally {
+      holder.release();
+    }
+    expect(codes).toEqual([]);
+  });
+});
+
 describe('handlers wait for locks', () => {
   it('as long as the pool’s own lock_timeout says, also after the store has waited with little patience', async () => {
     const { store, other } = await stand({ lockTimeoutMs: 100 }, { options: '-c lock_timeout=7s' });
