@@ -137,6 +137,11 @@ export interface Unit<Tx> {
    */
   savepoint<T>(run: (tx: Tx) => Promise<T>, cause?: Cause): Promise<T>;
   /**
+   * True after a savepoint whose `run` has failed because of what another transaction did, as in a deadlock. What this unit has locked for the messages
+   * before may be in the way of both, so the receiver commits it, and goes on in another unit.
+   */
+  readonly crowded?: boolean | undefined;
+  /**
    * Changes what this unit recorded: a result for a completed one, released or parked for one whose handler failed. The last word
    * counts. Records of units are settled here only: their tokens are worth nothing once the unit has ended.
    */

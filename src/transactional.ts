@@ -215,9 +215,20 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
     }
   }
 
-  /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. */
+  /** Never rejects: what breaks a unit is answered by a verdict for each of its jobs. Jobs that one does not come to are begun in the next. */
   async function runUnit(jobs: readonly Job[]): Promise<Verdict[]> {
-    const work = new UnitOfWork(core, owner, counted);
+    const verdicts: Verdict[] = [];
+    let blockers: ReadonlyMap<string, Job> = new Map();
+    while (verdicts.length < jobs.length) {
+      const rest = jobs.slice(verdicts.length);
+      const work = new UnitOfWork(core, owner, counted, blockers);
+      verdicts.push(...(await runWork(work, rest, blockers)));
+      blockers = work.blockers;
+    }
+    return verdicts;
+  }
+
+  async function runWork(work: UnitOfWork, jobs: readonly Job[], blockers: ReadonlyMap<string, Job>): Promise<Verdict[]> {
     const run = async (unit: Unit<unknown> | undefined): Promise<Verdict[]> => {
       const verdicts = await work.run(unit, jobs, () => sound(jobs));
       for (const job of jobs) whenForeseen.get(job)?.();
@@ -231,7 +242,7 @@ export function transactionalWay(core: Core, owner: object, units: Transactional
       return verdicts;
     } catch (error) {
       for (const job of jobs) undone.add(job);
-      const troubled = new Set<string>();
+      const troubled = new Set<string>(blockers.keys());
       return jobs.map((job) => {
         if (job.preset && !troubled.has(job.lane)) return job.preset;
         troubled.add(job.lane);

@@ -18,11 +18,16 @@ export class UnitOfWork {
   readonly #ends: End[] = [];
   readonly #recorded = new Set<string>();
   readonly #counted: Counted;
+  /** The job in each lane that has to be tried again. */
+  readonly blockers: Map<string, Job>;
+  /** How many handlers have done their work in it. */
+  #done = 0;
 
-  constructor(core: Core, owner: object, counted: Counted) {
+  constructor(core: Core, owner: object, counted: Counted, blockers: ReadonlyMap<string, Job>) {
     const { settings, tell, cache } = core;
     this.#owner = owner;
     this.#counted = counted;
+    this.blockers = new Map(blockers);
     this.#core = {
       ...core,
       tell: (name, job, details) => {
@@ -37,35 +42,44 @@ export class UnitOfWork {
     for (const run of this.#later) run();
   }
 
-  /** `unit` is needed only where one of the jobs is asking, or its source takes part in the commit. `sound` rejects if it must not commit. */
+  /**
+   * `unit` is needed only where one of the jobs is asking, or its source takes part in the commit. `sound` rejects if it must not commit. Answers for the
+   * jobs that it has come to, one at least: the others are for another unit.
+   */
   async run(unit: Unit<unknown> | undefined, jobs: readonly Job[], sound: () => Promise<void>): Promise<Verdict[]> {
     const asking = jobs.filter(isAsking);
     const answers = asking.length > 0 ? await unit!.record(asking.map((job) => askOf(job, this.#core.settings))) : [];
     if (answers.length !== asking.length) throw nonsense('record', asking.length, answers.length);
     const verdicts: Verdict[] = [];
-    const blockers = new Map<string, Job>();
+    const { blockers } = this;
     let next = 0;
     for (const job of jobs) {
       const answer = job === asking[next] ? answers[next++]! : job.answer;
       const blocker = blockers.get(job.lane);
       const known = blocker ? this.#behind(job, answer, blocker) : this.#verdictOf(unit, job, answer);
       const verdict = known instanceof Promise ? await known : known;
+      if (verdict === 'crowded') {
+        next--;
+        break;
+      }
       if (verdict.action === 'retry' && !blocker) blockers.set(job.lane, job);
       job.foreseen = verdict;
       verdicts.push(verdict);
     }
+    for (; next < asking.length; next++) if (answers[next]!.state === 'claimed') this.#end(asking[next]!, unstartedEnding);
+    const reached = jobs.slice(0, verdicts.length);
     if (this.#ends.length > 0) {
       const settled = await unit!.settle(this.#ends);
       if (settled.length !== this.#ends.length || settled.includes('fenced')) throw nonsense('settle', this.#ends.length, settled.length);
     }
     await sound();
-    for (const [source, its] of Map.groupBy(jobs, (job) => job.source)) {
+    for (const [source, its] of Map.groupBy(reached, (job) => job.source)) {
       if (!source.committing) continue;
       const told = new Map(its.map((job) => [job.delivery, job.foreseen!]));
       await unit!.savepoint((tx) => source.committing!(tx, told));
     }
     // Looked at last. What was not done, or was undone by its savepoint, takes nothing of the others back.
-    if (unit && jobs.some((job) => job.source.lost?.aborted && job.foreseen!.action !== 'retry'))
+    if (unit && reached.some((job) => job.source.lost?.aborted && job.foreseen!.action !== 'retry'))
       throw new ReceiverError('claim-lost', 'The broker has taken deliveries back');
     return verdicts;
   }
@@ -75,7 +89,7 @@ export class UnitOfWork {
     return behind(this.#core, job, blocker, blocker.foreseen!);
   }
 
-  #verdictOf(unit: Unit<unknown> | undefined, job: Job, answer: Answer | undefined): Verdict | Promise<Verdict> {
+  #verdictOf(unit: Unit<unknown> | undefined, job: Job, answer: Answer | undefined): Verdict | Promise<Verdict | 'crowded'> {
     const core = this.#core;
     if (job.preset) return job.preset;
     if (job.follows) return follow(core, job, job.follows.verdict ?? job.follows.foreseen!);
@@ -86,8 +100,8 @@ export class UnitOfWork {
     return verdictFor(core, job, answer!)!;
   }
 
-  /** Runs the handler in its savepoint. */
-  async #handle(unit: Unit<unknown>, job: Job, { attempt, orphaned }: Claimed): Promise<Verdict> {
+  /** Runs the handler in its savepoint. One that fails by what the handlers before it stand for is for another unit, where it comes first. */
+  async #handle(unit: Unit<unknown>, job: Job, { attempt, orphaned }: Claimed): Promise<Verdict | 'crowded'> {
     const core = this.#core;
     const { settings } = core;
     const lease = job.lease!;
@@ -120,10 +134,12 @@ export class UnitOfWork {
       const isHandlers =
         (failed && Object.is(failed.error, error)) || (error instanceof ReceiverError && error.code === 'aborted-transaction');
       if (!isHandlers) throw error;
+      if (unit.crowded && this.#done > 0) return 'crowded';
       const { ending, verdict } = outcomeOf(core, job, failureOf(settings, error, attempt, lease), attempt);
       this.#end(job, ending);
       return verdict();
     }
+    this.#done++;
     const { result, encoded, startedAt, endedAt } = handled;
     if (encoded !== undefined) this.#end(job, { as: 'completed', result: encoded });
     core.tell('completed', job, { attempt, durationMs: endedAt - startedAt });

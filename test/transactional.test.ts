@@ -329,6 +329,77 @@ describe('a transaction that fails', () => {
   });
 });
 
+describe('a unit that stands in the way of another transaction', () => {
+  /** Handlers of messages called `crowded…` lose to another transaction, so often. */
+  function crowding(times: number) {
+    const started: string[] = [];
+    let left = times;
+    const handler: AnyHandler = (payload, ctx) => {
+      started.push(`${payload.id} ${ctx.attempt}`);
+      charge(payload, ctx);
+      if (payload.id === 'fails') throw new Error('fails');
+      if (payload.id.startsWith('crowded') && left-- > 0) throw new Error('deadlock detected');
+    };
+    const { store, world, effects } = transactional(handler);
+    let units = 0;
+    const unit: typeof store.unit = (work) => {
+      units++;
+      return store.unit((inner) => {
+        let crowded = false;
+        const savepoint: typeof inner.savepoint = (run, cause) =>
+          inner.savepoint(run, cause).catch((error: Error) => {
+            crowded = error.message === 'deadlock detected';
+            throw error;
+          });
+        const { record, settle } = inner;
+        return work({
+          record: record.bind(inner),
+          settle: settle.bind(inner),
+          savepoint,
+          get crowded() {
+            return crowded;
+          },
+        });
+      });
+    };
+    return { ...stand(handler, { store: { ...store, unit } }, { world, store }), started, effects, units: () => units };
+  }
+
+  it('commits what it has done, and the next one begins with who has lost, who is not counted; order holds across both', async () => {
+    const { receiver, started, effects, units } = crowding(1);
+    const told: string[][] = [];
+    const source = {
+      committing: async (_: unknown, known: ReadonlyMap<Delivery, Verdict>) => void told.push(actions([...known.values()])),
+    };
+    // Calls that share a unit.
+    const calls = [
+      [delivery('a'), delivery('fails', { orderingKey: 'k' })],
+      [delivery('crowded', { orderingKey: 'l' }), delivery('after it', { orderingKey: 'l' }), delivery('behind', { orderingKey: 'k' })],
+    ];
+    const verdicts = (await Promise.all(calls.map((deliveries) => receiver.process(deliveries, { ...source })))).flat();
+    expect(actions(verdicts)).toEqual(['ack completed', 'retry failed', 'ack completed', 'ack completed', 'retry order']);
+    expect(started).toEqual(['a 1', 'fails 1', 'crowded 1', 'crowded 1', 'after it 1']);
+    expect(effects()).toEqual(['a', 'crowded', 'after it']);
+    expect(told).toEqual([
+      ['ack completed', 'retry failed'],
+      ['ack completed', 'ack completed', 'retry order'],
+    ]);
+    expect(units()).toBe(2);
+  });
+
+  it('is not to blame where nothing was done in it before: that is a failure of the message, and is counted', async () => {
+    const { receiver, started, units } = crowding(2);
+    expect(actions(await receiver.process([delivery('a'), delivery('crowded'), delivery('b')]))).toEqual([
+      'ack completed',
+      'retry failed',
+      'ack completed',
+    ]);
+    expect(units()).toBe(2);
+    expect(actions(await receiver.process([delivery('crowded')]))).toEqual(['ack completed']);
+    expect(started).toEqual(['a 1', 'crowded 1', 'crowded 1', 'b 1', 'crowded 2']);
+  });
+});
+
 describe('a message that comes again', () => {
   it('is counted before it runs, so that one that kills its process is parked after maxAttempts', async () => {
     const one = transactional(() => expect.fail('the handler ran'), { maxAttempts: 2, leaseMs: 1_000 });

@@ -1,6 +1,6 @@
 import type { Clock } from '../../../src/clock.ts';
 import { ReceiverError } from '../../../src/errors.ts';
-import type { PgClient, PgResult } from './client.ts';
+import { isConflict, type PgClient, type PgResult, sqlState } from './client.ts';
 import { cutOff } from './pool.ts';
 
 type Method = (...args: any[]) => any;
@@ -24,6 +24,8 @@ export interface Loan<Client> {
   used(): boolean;
   /** A statement has failed, or may have. */
   failed(): boolean;
+  /** One of them has, because of what another transaction did. */
+  crowded(): boolean;
   end(): void;
 }
 
@@ -48,13 +50,13 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
     else cancel = clock.after(restMs, look);
   }
 
-  function watched<T>(sent: Promise<T>, failed: () => void = () => {}): Promise<T> {
+  function watched<T>(sent: Promise<T>, failed: (error: unknown) => void = () => {}): Promise<T> {
     listen(1);
     sent.then(
       () => listen(-1),
-      () => {
+      (error: unknown) => {
         listen(-1);
-        failed();
+        failed(error);
       },
     );
     return sent;
@@ -63,9 +65,11 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
   function lend(): Loan<Client> {
     let used = false;
     let failed = false;
+    let crowded = false;
     let ended = false;
-    const fail = () => {
+    const fail = (error?: unknown) => {
       failed = true;
+      crowded ||= isConflict(error) || sqlState(error) === '55P03';
     };
 
     function query(method: Method, args: any[]): unknown {
@@ -75,7 +79,7 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
       if (typeof args[0]?.submit === 'function') fail();
       if (typeof callback === 'function') {
         args[last] = (error: unknown, ...rest: unknown[]) => {
-          if (error) fail();
+          if (error) fail(error);
           callback(error, ...rest);
         };
       }
@@ -120,6 +124,7 @@ export function lineOf<Client extends PgClient>(client: Client, clock: Clock, si
       tx,
       used: () => used,
       failed: () => failed,
+      crowded: () => crowded,
       end() {
         ended = true;
       },

@@ -103,6 +103,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
   /** Why the connection can't be used again. */
   broken: Error | undefined;
   transaction: Transaction | undefined;
+  crowded = false;
   readonly #client: Client;
   readonly #line: Line<Client>;
   readonly #sql: UnitSql;
@@ -170,6 +171,7 @@ class OpenUnit<Client extends PgClient> implements Unit<Client> {
         throw this.#failed ?? error;
       } finally {
         loan.end();
+        this.crowded = loan.crowded();
       }
       if (loan.used()) {
         this.#savepoint = 'used';

@@ -169,6 +169,46 @@ describe('a key that another transaction holds', () => {
   });
 });
 
+describe.each([false, true])('two groups whose messages change the same rows in opposite orders (pipelining: %s)', (pipeline) => {
+  /** The handlers of each group change a row, wait until the other group has changed its own, and go on with the other's. */
+  async function meet(swallow = false) {
+    const { store, db, schema } = await stand({}, { pipeline } as pg.PoolConfig);
+    await db.query(
+      `create table ${schema}.accounts (id text primary key, n int); insert into ${schema}.accounts values ('x', 0), ('y', 0)`,
+    );
+    const both = latch();
+    const started: string[] = [];
+    const receivers = ['xy', 'yx'].map((order) =>
+      createReceiver({ scope: order, key: attribute('id'), store }, async ({ id }: { id: string }, { tx, attempt }) => {
+        started.push(`${order}${id} ${attempt}`);
+        if (id === '1' && started.filter((each) => each.endsWith('1 1')).length === 2) both.open();
+        if (id === '1') await both.promise;
+        const change = tx.query(`update ${schema}.accounts set n = n + 1 where id = $1`, [order[Number(id)] ?? 'z']);
+        await (swallow ? change.catch(() => {}) : change);
+      }),
+    );
+    const verdicts = await Promise.all(receivers.map((receiver) => receiver.process(['0', '1', '2', '3'].map((id) => delivery(id)))));
+    await Promise.all(receivers.map((receiver) => receiver.stop()));
+    const { rows } = await db.query(`select id, n from ${schema}.accounts order by id`);
+    return { started, rows, actions: actions(verdicts.flat()) };
+  }
+
+  it.each([false, true])(
+    'do their work at once: what one of them has done is committed, and the other can go on (swallowed: %s)',
+    async (swallow) => {
+      const { started, rows, actions } = await meet(swallow);
+      expect(actions).toEqual(Array(8).fill('ack completed'));
+      expect(rows).toEqual([
+        { id: 'x', n: 2 },
+        { id: 'y', n: 2 },
+      ]);
+      // One of them has lost, and has not been counted.
+      expect(started).toHaveLength(9);
+      expect(started.filter((each) => !each.endsWith(' 1'))).toEqual([]);
+    },
+  );
+});
+
 describe('the round trips of a receiver', () => {
   /** What goes to the server while a batch of so many is handled. */
   async function textsOf(size: number, guarantee: 'transactional' | 'leased'): Promise<readonly string[]> {
