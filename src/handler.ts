@@ -245,7 +245,7 @@ export function failureOf(settings: ReceiverSettings, thrown: unknown, attempt: 
 /** Exponential, less up to a half by chance, so that messages that failed together don't come back together. */
 function backoffMs(settings: ReceiverSettings, attempt: number): number {
   const { firstMs, maxMs } = settings.backoff;
-  const full = Math.min(maxMs, firstMs * 2 ** (attempt - 1));
+  const full = Math.min(maxMs, firstMs * 2 ** Math.min(attempt - 1, 1_000));
   return Math.round(full * (1 - settings.world.random.number() / 2));
 }
 

@@ -210,6 +210,19 @@ describe('poison', () => {
 });
 
 describe('failures', () => {
+  it('is tried again after a time that is one, however often it has failed', async () => {
+    const { receiver } = stand(
+      () => {
+        throw new Error('not yet');
+      },
+      { backoff: { firstMs: 0 }, maxAttempts: Number.POSITIVE_INFINITY },
+    );
+    const delays = new Set<number>();
+    for (let i = 0; i < 1_030; i++)
+      for (const verdict of await receiver.process([delivery('a')])) if (verdict.action === 'retry') delays.add(verdict.afterMs);
+    expect([...delays]).toEqual([0]);
+  });
+
   it('back off exponentially, with less up to a half by chance, and run again', async () => {
     const { receiver } = stand(
       (_, { attempt }) => {

@@ -20,11 +20,13 @@ interface AsideOptions {
 export function stepsAside(messageKey: Key, lease: Lease, { store, leaseMs, retentionMs, world }: AsideOptions): StepSource {
   const key = digest(['journal', messageKey], 32);
   const token = world.random.token();
+  // A message that was parked can be replayed at the end of its retention, which begins anew then.
+  const retainMs = 2 * retentionMs;
   return {
     journal: store.journal!,
     async claim() {
       const askedAt = world.clock.now();
-      const [answer] = await store.claim([{ key, token, fingerprint: '', leaseMs, retainMs: retentionMs }]);
+      const [answer] = await store.claim([{ key, token, fingerprint: '', leaseMs, retainMs }]);
       if (answer!.state === 'busy') {
         // Its transaction is gone, but the worker that had it may still be in a step.
         throw new RetryAfter(answer!.remainingMs, 'An earlier attempt of this message still holds the journal of its steps');
@@ -38,7 +40,7 @@ export function stepsAside(messageKey: Key, lease: Lease, { store, leaseMs, rete
     async release() {
       lease.unclaim();
       // If it fails, the claim ends with its lease.
-      await store.settle([{ key, token, retainMs: retentionMs, as: 'released', counted: true }]).catch(() => {});
+      await store.settle([{ key, token, retainMs, as: 'released', counted: true }]).catch(() => {});
     },
   };
 }

@@ -77,21 +77,23 @@ export function insertOnceSql(table: string, row: Columns): SqlText {
 /** {@link updateIf} as text: one row is answered if it was changed, else none. */
 export function updateIfSql(table: string, { where, version, set, versionColumn = 'version' }: UpdateIf): SqlText {
   if (typeof version !== 'bigint' && !Number.isSafeInteger(version)) refuseOption('version', 'a whole number', version);
-  const [changed, found, column] = [columns('set', set), columns('where', where), quoted(versionColumn)];
+  const [changed, wanted, column] = [columns('set', set), found('where', where), quoted(versionColumn)];
   if (changed.names.includes(versionColumn)) refuseOption('set', `without ${show(versionColumn)}, which is counted up`, versionColumn);
   const assignments = [...changed.names.map((name, i) => `${quoted(name)} = $${i + 1}`), `${column} = ${column} + 1`];
-  const conditions = [...found.names, versionColumn].map((name, i) => `${quoted(name)} = $${changed.names.length + i + 1}`);
+  const conditions = [...wanted.names, versionColumn].map((name, i) => `${quoted(name)} = $${changed.names.length + i + 1}`);
   return {
     text: `update ${tableOf(table)} set ${assignments.join(', ')} where ${conditions.join(' and ')} returning 1 as done`,
-    values: [...changed.values, ...found.values, version],
+    values: [...changed.values, ...wanted.values, version],
   };
 }
 
 /** {@link fencedWrite} as text: one row is answered if it was written, else none. */
 export function fencedWriteSql(table: string, { key, fence, set, fenceColumn = 'fence' }: FencedWrite): SqlText {
   if (!Number.isSafeInteger(fence)) refuseOption('fence', 'the `ctx.fence` of a handler', fence);
+  const unique = found('key', key).names;
+  const moved = unique.find((name) => Object.hasOwn(set, name));
+  if (moved !== undefined) refuseOption('set', `without ${show(moved)}, which is in the key`, moved);
   const { names, values } = columns('key and set', { ...key, ...set, [fenceColumn]: fence });
-  const unique = columns('key', key).names;
   const written = names.filter((name) => !unique.includes(name)).map((name) => `${quoted(name)} = excluded.${quoted(name)}`);
   return {
     text: `insert into ${tableOf(table)} as own (${list(names)}) values (${places(names)})
@@ -106,6 +108,14 @@ function columns(option: string, given: Columns): { readonly names: readonly str
   const missing = names.find((name) => given[name] === undefined);
   if (missing !== undefined) refuseOption(`${option}.${missing}`, 'a value, or null', undefined);
   return { names, values: Object.values(given) };
+}
+
+/** Columns by which a row is found. */
+function found(option: string, given: Columns): ReturnType<typeof columns> {
+  const all = columns(option, given);
+  const missing = all.names.find((name) => given[name] === null);
+  if (missing !== undefined) refuseOption(`${option}.${missing}`, 'a value, because nothing equals null', null);
+  return all;
 }
 
 function quoted(name: string): string {

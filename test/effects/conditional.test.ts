@@ -70,6 +70,23 @@ describe('conditional writes as text', () => {
     expect({ ...connection.prepare('select * from wide').get() }).toEqual(row);
   });
 
+  it('do not write beside a row because a part of its key is null, nor to another row than they were asked for', async () => {
+    const connection = new DatabaseSync(':memory:');
+    closing.push(connection);
+    connection.exec('create table t (tenant text, id text, cents int, fence int, unique (tenant, id))');
+    const write = (fence: number, key: object, set: object) =>
+      fencedWrite(connection, 't', { key: { id: 'a', ...key }, fence, set: { cents: fence, ...set } });
+    await write(5, { tenant: 'x' }, {});
+    for (const fence of [7, 6]) await write(fence, { tenant: null }, {}).catch(() => {});
+    await write(8, { tenant: 'x' }, { id: 'b' }).catch(() => {});
+    expect(
+      connection
+        .prepare('select id, cents from t')
+        .all()
+        .map((row) => ({ ...row })),
+    ).toEqual([{ id: 'a', cents: 5 }]);
+  });
+
   const where = { id: 1 };
   const noColumns = (option: string) => `Expected \`${option}\` to be columns with their values, got`;
   const noName = 'Expected `name` to be the name of a table or column, got';
@@ -104,11 +121,26 @@ describe('conditional writes as text', () => {
       () => fencedWriteSql('t', { key: where, fence: 1.5, set: { a: 1 } }),
       'Expected `fence` to be the `ctx.fence` of a handler, got `1.5`',
     ],
+    [
+      'a key that is null, which is unlike any other',
+      () => fencedWriteSql('t', { key: { id: null }, fence: 1, set: { a: 1 } }),
+      'Expected `key.id` to be a value, because nothing equals null, got `null`',
+    ],
+    [
+      'a row that is found by null',
+      () => updateIfSql('t', { where: { id: null }, version: 1, set: { a: 1 } }),
+      'Expected `where.id` to be a value, because nothing equals null, got `null`',
+    ],
+    [
+      'a part of the key among the changes',
+      () => fencedWriteSql('t', { key: { id: 1, at: 2 }, fence: 1, set: { at: 3 } }),
+      'Expected `set` to be without "at", which is in the key, got',
+    ],
     ['no key', () => fencedWriteSql('t', { key: {}, fence: 1, set: { a: 1 } }), noColumns('key')],
     [
       'an undefined member of the key',
       () => fencedWriteSql('t', { key: { id: undefined }, fence: 1, set: { a: 1 } }),
-      'Expected `key and set.id` to be a value, or null, got',
+      'Expected `key.id` to be a value, or null, got',
     ],
   ])('refuse %s', (_, make, complaint) => {
     expect(make).toThrow(expect.objectContaining({ code: 'invalid-option', message: expect.stringContaining(complaint) }));

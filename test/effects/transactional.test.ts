@@ -72,6 +72,24 @@ describe('steps of a transactional handler, in a journal beside its transaction'
     expect(stand.world.timers).toBe(0);
   });
 
+  it('are remembered as long as their message, also when that is replayed at the end of its retention', async () => {
+    const { done, now } = effects();
+    const fail = failing(1);
+    const stand = worker(
+      async (ctx) => {
+        await ctx.step('charge', () => now('charge'));
+        fail();
+      },
+      { retentionMs: 100_000, maxAttempts: 1, cacheSize: 0 },
+    );
+    expect(await stand.deliver()).toMatchObject({ action: 'dead-letter', reason: 'max-attempts' });
+    await stand.world.advance(90_000);
+    expect(await stand.store.replay(stand.receiver.keyOf(delivery('a').message))).toBe(true);
+    await stand.world.advance(90_000);
+    expect(await stand.deliver()).toMatchObject({ action: 'ack', outcome: 'completed' });
+    expect(done).toEqual(['charge']);
+  });
+
   it('are those of their own message', async () => {
     const { done, now } = effects();
     const stand = worker(async (ctx) => void (await ctx.step('charge', () => now(ctx.message.headers['id'] as string))));
