@@ -4,7 +4,7 @@ import type { Receiver } from '../../../src/receiver.ts';
 import type { Arrival } from './arrival.ts';
 import { commits } from './commits.ts';
 import { deadLettering } from './dead-letter.ts';
-import { backoffMs, type Report } from './link.ts';
+import { backoffMs, type Report, unlessAborted } from './link.ts';
 import type { Membership } from './membership.ts';
 import { OffsetTracker } from './offsets.ts';
 import type { CheckedOptions } from './options.ts';
@@ -15,7 +15,7 @@ import { groupOffsets, type Progress, transactionProgress, watermarkProgress } f
 export interface Assignment {
   /** Aborted when it is lost or given back. */
   readonly over: AbortSignal;
-  /** Undefined if it was over before it was ready. */
+  /** Undefined if it was over, or nothing more was to be begun, before it was ready. */
   readonly runner: Promise<PartitionRunner | undefined>;
   /** Whether the first fetch began behind what counts: kafkajs has read the committed offset before the fence, or was moved. Told once. */
   isAhead(runner: PartitionRunner): boolean;
@@ -49,6 +49,8 @@ export interface Place {
 
 interface Open extends Assignment {
   readonly stop: AbortController;
+  /** Aborted when nothing is to be begun any more. */
+  readonly halt: AbortController;
   readonly progress: Progress;
   progressed(): OffsetTracker;
   ready: PartitionRunner | undefined;
@@ -73,6 +75,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     if (!assignment) return;
     open.delete(name);
     assignment.stop.abort();
+    assignment.halt.abort();
     assignment.ready?.close(expelled);
     // kafkajs keeps a partition paused over a rebalance.
     assignment.resume?.();
@@ -84,6 +87,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
 
   function begin(name: string, arrival: Arrival, next: number): Open {
     const stop = new AbortController();
+    const halt = new AbortController();
     const { topic, partition, from } = arrival;
     let tracker = new OffsetTracker({ next, done: [] });
     const progress = progressOf(name, topic, partition, () => tracker);
@@ -91,7 +95,9 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
 
     async function assign(): Promise<PartitionRunner | undefined> {
       await leaving.get(name);
-      for (let failures = 0; !stop.signal.aborted; failures++) {
+      for (let failures = 0; !halt.signal.aborted; failures++) {
+        // Whoever takes over again without a proof might take the partition from its rightful owner.
+        if (failures > 0 && !(await unlessAborted(halt.signal, member().proven()))) return undefined;
         try {
           const known = await progress.assign();
           if (stop.signal.aborted) return undefined;
@@ -110,7 +116,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
         } catch (error) {
           if (stop.signal.aborted) return undefined;
           report(error, 'assign');
-          await sleep(clock, backoffMs(failures, 30_000, receiver.world), stop.signal);
+          await sleep(clock, backoffMs(failures, 30_000, receiver.world), halt.signal);
         }
       }
       return undefined;
@@ -158,6 +164,7 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
     const assignment: Open = {
       over: stop.signal,
       stop,
+      halt,
       progress,
       progressed: () => tracker,
       arrival,
@@ -212,7 +219,10 @@ export function assignments(receiver: Receiver, options: CheckedOptions, member:
       return assignment;
     },
     halt() {
-      for (const { ready } of open.values()) ready?.halt();
+      for (const { halt, ready } of open.values()) {
+        halt.abort();
+        ready?.halt();
+      }
     },
     before() {
       return before;

@@ -6,7 +6,7 @@ import { assignments } from './assignments.ts';
 import { type KafkaBatchPayload, type KafkaMessagePayload, type KafkaRunConfig, restartsAfter } from './client.ts';
 import { deliveryOf, type KafkaDelivery, keyOrder } from './delivery.ts';
 import { horizons } from './horizon.ts';
-import type { Report } from './link.ts';
+import { type Report, unlessAborted } from './link.ts';
 import { JoinAnew, membership } from './membership.ts';
 import { checkOptions, type KafkaOptions } from './options.ts';
 import { revival } from './revival.ts';
@@ -247,14 +247,4 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
       return stopping;
     },
   };
-}
-
-/** Settles as `work` does, or resolves when `signal` is aborted. Leaves no listener behind. */
-function unlessAborted(signal: AbortSignal, work: Promise<void>): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => resolve();
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -10,3 +10,13 @@ export type Report = (error: unknown, during: KafkaActivity) => void;
 export function backoffMs(failures: number, maxMs: number, world: World): number {
   return Math.min(maxMs, 100 * 2 ** Math.min(failures, 20)) * (1 - world.random.number() / 2);
 }
+
+/** Settles as `work` does, or resolves with undefined when `signal` is aborted. Leaves no listener behind. */
+export function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => resolve(undefined);
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

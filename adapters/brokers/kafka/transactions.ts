@@ -13,9 +13,8 @@ export interface TopicPartition {
  * Calls for one partition come one after another: `assign`, any number of units, `revoke`, and so on; only `revoke` may come while one of the
  * others is under way, which then does not matter any more. Each new membership in the group (each
  * rebalance) revokes and assigns again what it keeps: in between somebody else may have had it. `assign` is not called before the first
- * batch of the partition arrives, and no unit of it is begun before `assign` has resolved. If `assign` rejects, it is called again later. A unit that
- * rejects with `claim-lost` may be the work of a new owner, or not: `assign` is called again once a heartbeat has proved that the partition is
- * still ours.
+ * batch of the partition arrives, and no unit of it is begun before `assign` has resolved. When `assign` rejects, or a unit with
+ * `claim-lost`, that may be the work of a new owner, or not: `assign` is called again once a heartbeat has proved that the partition is still ours.
  *
  * Units of one partition commit in the order in which they were begun, and none commits if one before it has not.
  */

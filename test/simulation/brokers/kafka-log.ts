@@ -5,7 +5,7 @@ import type { Key } from '../../../src/store.ts';
 import type { Kernel } from '../../../src/testing/virtual/kernel.ts';
 import { kafkajsClient } from '../../adapters/brokers/kafka/model-client.ts';
 import type { Wire } from '../../adapters/brokers/kafka/model-consumer.ts';
-import { TransactionsModel } from '../../adapters/brokers/kafka/model-transactions.ts';
+import { type ProducerId, TransactionsModel } from '../../adapters/brokers/kafka/model-transactions.ts';
 import type { WorkerStore } from '../broker.ts';
 import type { Chance } from '../chance.ts';
 import type { Ledger } from '../ledger.ts';
@@ -46,10 +46,12 @@ export function logStore(parts: {
       if (published.length > 0) ledger.commit(published.map((id) => ledger.runs[id - 1]!));
     },
     fenced({ transactionalId }) {
+      refused = transactionalId;
       watch.count('fencedProducers');
       watch.tell('kafka', () => `refuses an older producer of ${transactionalId}`);
     },
   });
+  let refused = '';
   broker.cluster.createTopic('out');
 
   function remember(value: Buffer | null, where: string): void {
@@ -71,20 +73,37 @@ export function logStore(parts: {
     lost: new Map(),
     client(worker, link) {
       const plain = wireOf(worker, link, watch, 'log ');
+      /** By transactional id: when this worker was told that somebody else has it. */
+      const fencedAt = new Map<string, number>();
+      /** I3: who was fenced fences nobody before the group says that the partition is still its own; two would do it in turn for ever. */
+      function mayFence(id: string): void {
+        if (broker.memberAt(worker) < (fencedAt.get(id) ?? Number.NEGATIVE_INFINITY))
+          watch.violation('I3', `${worker.name} makes a producer of ${id} anew, which somebody else has, without a proof that it may`);
+      }
       const wire: Wire = {
         ...plain,
         async call(api, run) {
-          if (api !== 'EndTxn') return plain.call(api, run);
           let done = false;
+          let id = '';
           try {
             return await plain.call(api, async () => {
-              const answer = await run();
-              done = true;
-              return answer;
+              try {
+                const given = await run();
+                done = true;
+                if (api === 'InitProducerId') mayFence((given as ProducerId).transactionalId);
+                return given;
+              } catch (error) {
+                if ((error as { type?: string }).type === 'INVALID_PRODUCER_EPOCH') id = refused;
+                throw error;
+              }
             });
           } catch (error) {
-            watch.count('inDoubt');
-            if (done) watch.count('inDoubtCommitted');
+            // To a transaction that has been given up meanwhile nobody listens any more.
+            if (id !== '' && !worker.troubles.some((at) => at >= kernel.now - 2 * flushTimeoutMs)) fencedAt.set(id, kernel.now);
+            if (api === 'EndTxn') {
+              watch.count('inDoubt');
+              if (done) watch.count('inDoubtCommitted');
+            }
             throw error;
           }
         },

@@ -24,6 +24,8 @@ export const groupId = 'group';
 /** Kafka may be the store too. */
 export interface KafkaSimBroker extends SimBroker {
   readonly cluster: ClusterModel;
+  /** When a worker was last a member of its group, as far as it has been told. */
+  memberAt(worker: Worker): number;
 }
 
 /** A topic of Kafka and a consumer group that reads it; read by the real adapter through a model of kafkajs. */
@@ -39,6 +41,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   const committed = new Map<string, number>();
   const dressed = new Map<Worker, WatermarkStore>();
   const transacting = new Map<Worker, KafkaTransactions>();
+  const members = new Map<Worker, number>();
   let copies = 0;
 
   cluster.createTopic(topic, partitions);
@@ -117,6 +120,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   let late = 0;
   const broker: KafkaSimBroker = {
     cluster,
+    memberAt: (worker) => members.get(worker) ?? Number.NEGATIVE_INFINITY,
     server: new Server('kafka'),
     ordered: order !== 'none',
     requestTimeoutMs: settings.requestTimeoutMs,
@@ -150,7 +154,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
     },
     consumer(worker, link, receiver) {
       workers.set(worker.name, worker);
-      const consumer = kafkajsConsumer(cluster, wireOf(worker, link, watch), {
+      const consumer = kafkajsConsumer(cluster, provingWire(worker, link), {
         groupId,
         topics: [topic],
         clientId: worker.name,
@@ -198,6 +202,22 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
       };
     },
   };
+
+  function provingWire(worker: Worker, link: Link): Wire {
+    const wire = wireOf(worker, link, watch);
+    return {
+      ...wire,
+      async call(api, run) {
+        let at = 0;
+        const answer = await wire.call(api, () => {
+          at = kernel.now;
+          return run();
+        });
+        if (api === 'SyncGroup' || api === 'Heartbeat') members.set(worker, at);
+        return answer;
+      },
+    };
+  }
 
   function counting(worker: Worker, receiver: Receiver): Receiver {
     return {

@@ -18,6 +18,18 @@ export const kafkaTransactionsBugs: readonly Bug[] = [
     ],
   },
   {
+    name: 'tries again to take a partition over, without a proof that it is its own',
+    wild: 'a consumer that is out of its group and has not heard of it fences the rightful owner with each try; so did we (K 1.6 W4)',
+    look,
+    patches: [
+      {
+        file: 'adapters/brokers/kafka/assignments.ts',
+        from: 'if (failures > 0 && !(await unlessAborted(halt.signal, member().proven()))) return undefined;',
+        to: '',
+      },
+    ],
+  },
+  {
     name: 'reads the committed offset before it fences the owner before',
     wild: 'kafkajs has read its position before any fence: OffsetFetch without require_stable (K 1.2, 1.6 W2)',
     look,
