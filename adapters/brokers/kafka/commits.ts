@@ -5,7 +5,7 @@ import type { Report } from './link.ts';
 export interface Commits {
   /** `next` may have moved on. Committed soon. */
   advanced(): void;
-  /** Commits what is done now. Resolves when that has succeeded or failed; never rejects. */
+  /** Commits what is done now. Resolves when that has succeeded or failed, or is given up by `close`; never rejects. */
   flush(): Promise<void>;
   /** The partition is somebody else's: nothing is committed any more. */
   close(): void;
@@ -29,6 +29,7 @@ export function commits(options: {
   const { clock } = options;
   let committed = -1;
   let closed = false;
+  const end = Promise.withResolvers<void>();
   let waiting: { readonly atOnce: boolean; readonly done: Promise<void>; readonly cancel: () => void } | undefined;
   let busy = false;
   let underWay: Promise<void> = Promise.resolve();
@@ -77,17 +78,18 @@ export function commits(options: {
       if (!closed && !waiting && !busy) waiting = after(lingerMs);
     },
     async flush() {
-      await underWay;
+      await Promise.race([underWay, end.promise]);
       if (closed || options.next() <= committed) return;
       // Another flush waits for the same commit.
       if (!waiting?.atOnce) {
         waiting?.cancel();
         waiting = after(0);
       }
-      await waiting.done;
+      await Promise.race([waiting.done, end.promise]);
     },
     close() {
       closed = true;
+      end.resolve();
       waiting?.cancel();
       waiting = undefined;
     },

@@ -14,7 +14,10 @@ import { settingsCheck, settingsError } from './settings.ts';
 
 /** Turns the batches of a kafkajs consumer into deliveries for a receiver, and its verdicts into offsets. */
 export interface KafkaAdapter {
-  /** What `consumer.run` takes: the right `eachBatch`, and kafkajs's own committing and resolving off. */
+  /**
+   * What `consumer.run` takes: the right `eachBatch`, and kafkajs's own committing and resolving off. A consumer that kafkajs gives up is run with it again,
+   * until `stop` is called or the consumer is disconnected: of its own `stop` kafkajs does not tell while it does not run.
+   */
   run(): KafkaRunConfig;
   /** For a `consumer.run` of your own, with `autoCommit: false` and `eachBatchAutoResolve: false`. Other settings are refused at the first batch. */
   readonly eachBatch: (payload: KafkaBatchPayload) => Promise<void>;
@@ -24,13 +27,17 @@ export interface KafkaAdapter {
   readonly eachMessage: (payload: KafkaMessagePayload) => Promise<void>;
   /**
    * Begins nothing more, stops the receiver (unless `stopReceiver` is false), and commits what is done. `graceMs` is for running handlers, 10,000 by
-   * default; `abandoned` counts those that did not end. Disconnect the consumer afterwards: while it is a member its offsets can be committed.
+   * default; `abandoned` counts those that did not end. It takes ten seconds more at most, also if they don't end and Kafka does not answer. Disconnect
+   * the consumer afterwards: while it is a member its offsets can be committed.
    */
   stop(options?: { readonly graceMs?: number }): Promise<{ readonly abandoned: number }>;
 }
 
 /** `again`: it is to come once more. `moved`: the consumer reads elsewhere. */
 type Outcome = 'taken' | 'again' | 'moved';
+
+/** For what is left to tell Kafka after the last handler has ended: offsets; and then that partitions are given back. */
+const flushMs = 4_000;
 
 /** How long a batch that can't be handled is held back, so that it does not come again at once. */
 const idleMs = 500;
@@ -221,9 +228,9 @@ export function kafka(receiver: Receiver, options: KafkaOptions): KafkaAdapter {
     revived.close();
     assigned.halt();
     const { abandoned } = checked.stopReceiver ? await receiver.stop({ graceMs }) : { abandoned: 0 };
-    await endsWithin(clock, graceMs, assigned.drained());
+    await endsWithin(clock, checked.stopReceiver ? flushMs : graceMs + flushMs, assigned.drained());
     assigned.close(false);
-    await endsWithin(clock, graceMs, assigned.left());
+    await endsWithin(clock, flushMs, assigned.left());
     settings.close();
     member.close();
     return { abandoned };

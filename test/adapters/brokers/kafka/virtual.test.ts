@@ -759,7 +759,7 @@ describe('stop', () => {
 
   it('leaves no timer behind where a batch is held back whose consumer is no member any more', async () => {
     const { model, world, worker } = virtual();
-    const { adapter, consumer } = await worker(() => {}, { consumer: { heartbeatInterval: 100 } });
+    const { adapter, consumer } = await worker(() => {}, { consumer: { heartbeatInterval: 5 } });
     const [committing, joining] = [latch(), latch()];
     await world.advance(1_000);
     consumer.intercept = async (name) => {
@@ -769,6 +769,8 @@ describe('stop', () => {
     model.produce('t', messages(1));
     await world.advance(10);
     const stopped = adapter.stop({ graceMs: 100 });
+    // A moment before it gives the commit up.
+    await world.advance(3_995);
     model.group('g').expel('member-1');
     await world.advance(200);
     expect([await stopped, consumer.log.at(-1)]).toEqual([{ abandoned: 0 }, { name: 'JoinGroup' }]);
