@@ -140,6 +140,19 @@ export function refuseOption(name: string, expected: string, got: unknown): neve
   );
 }
 
+/** The same of what a function is called with. */
+export function refuseArgument(of: string, expected: string, got: unknown): never {
+  throw new ReceiverError(
+    'invalid-option',
+    `Expected \`${of}\` to be given ${expected}, got \`${show(got)}\` (${got === null ? 'null' : typeof got})`,
+  );
+}
+
+/** Checks that options were given at all. `shape`: those that have no default. */
+export function expectOptions(options: unknown, shape: string): void {
+  if (typeof options !== 'object' || options === null) refuseOption('options', shape, options);
+}
+
 /** Checks a number option. `Infinity` passes only where `atMost` is left out and `integer` is not true. */
 export function expectNumber(
   name: string,

@@ -1,5 +1,5 @@
 import { digest } from './digest.ts';
-import { ReceiverError, show } from './errors.ts';
+import { ReceiverError, refuseArgument, show } from './errors.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { Message } from './message.ts';
 import type { Key } from './store.ts';
@@ -15,16 +15,19 @@ export const maxIdBytes = 512;
 
 /** The id is in a header. Names are compared without regard to case; a name in the very same case wins. */
 export function header(name: string): KeyStrategy {
+  if (!isName(name)) refuseArgument('header', 'the name of a header', name);
   return ({ headers }) => find(headers, name) ?? missing(`a header ${JSON.stringify(name)}`);
 }
 
 /** The id is in a message attribute (SQS, SNS). Names are compared exactly. */
 export function attribute(name: string): KeyStrategy {
+  if (!isName(name)) refuseArgument('attribute', 'the name of an attribute', name);
   return ({ headers }) => own(headers, name) ?? missing(`an attribute ${JSON.stringify(name)}`);
 }
 
 /** The id is in the payload. Take ids as text: JSON numbers beyond 2^53 run into each other, so numbers are refused. */
 export function body<Payload = any>(id: (payload: Payload) => string | readonly string[]): KeyStrategy {
+  if (typeof id !== 'function') refuseArgument('body', 'a function such as (o) => o.id', id);
   return (_, payload) => id(payload as Payload);
 }
 
@@ -56,6 +59,7 @@ export function cloudEvent(): KeyStrategy {
 
 /** Adds the tenant to a key, so that two tenants may use the same id. */
 export function tenant(of: KeyStrategy, key: KeyStrategy): KeyStrategy {
+  for (const each of [of, key]) if (typeof each !== 'function') refuseArgument('tenant', 'two key strategies', each);
   return (message, payload) => {
     const owner = parts(of(message, payload));
     // With their number before them, so that a tenant of two parts can't run into another tenant's id.
@@ -65,6 +69,7 @@ export function tenant(of: KeyStrategy, key: KeyStrategy): KeyStrategy {
 
 /** Adds a fixed name to a key: a queue, a topic, an epoch. */
 export function scope(name: string, key: KeyStrategy): KeyStrategy {
+  if (!isName(name) || typeof key !== 'function') refuseArgument('scope', 'a name and a key strategy', isName(name) ? key : name);
   return (message, payload) => [name, ...parts(key(message, payload))];
 }
 
@@ -96,6 +101,10 @@ function invalid(expected: string, shown: string, got: unknown): ReceiverError {
 
 function missing(what: string): never {
   throw new ReceiverError('invalid-key', `Expected the message to have ${what}, got none`);
+}
+
+function isName(name: unknown): boolean {
+  return typeof name === 'string' && name.trim() !== '';
 }
 
 type Headers = Message['headers'];

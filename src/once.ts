@@ -1,4 +1,4 @@
-import { ReceiverError, refuseOption } from './errors.ts';
+import { expectOptions, ReceiverError, refuseOption } from './errors.ts';
 import type { FingerprintOption } from './fingerprint.ts';
 import type { Message, Verdict } from './message.ts';
 import type { CommonOptions } from './options.ts';
@@ -58,7 +58,7 @@ interface Call {
 }
 
 function wrap(options: OnceOptions<any[]>, fn: AnyFunction, context?: ClassMethodDecoratorContext): AnyFunction {
-  if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
+  expectOptions(options, 'an object');
   // Legacy decorators (`experimentalDecorators`) are given an object first, and middleware of some frameworks an index second.
   const kind = typeof context === 'object' ? context.kind : 'method';
   if (typeof fn !== 'function' || kind !== 'method')

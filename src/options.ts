@@ -3,7 +3,7 @@ import { realWorld } from './clock.ts';
 import { type Codec, jsonCodec } from './codec.ts';
 import { isJournal, type Journal } from './effects/journal.ts';
 import type { Outbox } from './effects/outbox.ts';
-import { expectNumber, refuseOption } from './errors.ts';
+import { expectNumber, expectOptions, refuseOption } from './errors.ts';
 import type { EventHooks } from './events.ts';
 import type { FingerprintOption } from './fingerprint.ts';
 import type { Guarantee, GuaranteeOf, TxOf } from './guarantee.ts';
@@ -108,7 +108,7 @@ export function expectRetention(retentionMs: unknown, atLeast: number): number {
 }
 
 export function commonSettings(options: CommonOptions, defaults: { readonly waitMs: number }): CommonSettings {
-  if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
+  expectOptions(options, 'an object');
   const scope = expectScope(options.scope);
   const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 30_000, { atLeast: 100, atMost: day, integer: true });
   return {

@@ -194,6 +194,9 @@ function start(
     keyOf: (message) => identify(message).key,
     process(deliveries, source = {}) {
       if (!Array.isArray(deliveries)) refuseOption('deliveries', 'an array', deliveries);
+      const wrong = deliveries.findIndex((each) => !isDelivery(each));
+      // What is wrong is the call: as poison, messages would be given up for it.
+      if (wrong >= 0) refuseOption(`deliveries[${wrong}]`, '`{ message: { id, body, headers } }`', deliveries[wrong]);
       if (stopping.signal.aborted)
         return Promise.resolve(deliveries.map(() => ({ action: 'retry', reason: 'stopped', afterMs: 0 }) as const));
       unanswered += deliveries.length;
@@ -212,4 +215,9 @@ function start(
       return stopResult;
     },
   };
+}
+
+function isDelivery(delivery: Delivery | null | undefined): boolean {
+  const message: Partial<Message> | null | undefined = delivery?.message;
+  return typeof message?.headers === 'object' && message.headers !== null;
 }

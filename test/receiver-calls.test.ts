@@ -11,6 +11,16 @@ describe('what a receiver is called with', () => {
     expect(() => receiver.process(delivery('a') as never)).toThrow(code('invalid-option', 'Expected `deliveries` to be an array'));
   });
 
+  it('is an array of deliveries, and not of messages: what is wrong is the call, so nothing is given up as poison', () => {
+    const { receiver } = stand(() => {});
+    const { message } = delivery('a');
+    for (const wrong of [message, null, undefined, 'a', {}, { message: null }, { message: 'a' }, { message: { id: 'a', body: '{}' } }]) {
+      expect(() => receiver.process([delivery('a'), wrong as never])).toThrow(
+        code('invalid-option', 'Expected `deliveries[1]` to be `{ message: { id, body, headers } }`, got'),
+      );
+    }
+  });
+
   it('is a horizon that fits its retention', () => {
     const { receiver } = stand(() => {}, { retentionMs: 60_000 });
     receiver.requireRetention(60_000, 'the queue');

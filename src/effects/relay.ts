@@ -1,5 +1,5 @@
 import { realWorld, sleep, type World } from '../clock.ts';
-import { describeError, expectNumber, ReceiverError, refuseOption } from '../errors.ts';
+import { describeError, expectNumber, expectOptions, ReceiverError, refuseOption } from '../errors.ts';
 import type { Destination, OutboxQueue } from './outbox.ts';
 import { pumpTo } from './pump.ts';
 
@@ -41,6 +41,7 @@ const lastWaitMs = 2_000;
 
 /** Makes a relay. @throws ReceiverError `invalid-option` */
 export function relay<Name extends string>(options: RelayOptions<Name>): Relay {
+  expectOptions(options, '`{ outbox, to }`');
   const { outbox, to, world = realWorld, onError = warn } = options;
   if (typeof outbox?.take !== 'function') refuseOption('outbox', 'an outbox', outbox);
   const destinations = Object.entries(to ?? {}) as [Name, Destination][];

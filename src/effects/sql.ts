@@ -1,3 +1,5 @@
+import { refuseOption } from '../errors.ts';
+
 /**
  * A transaction that runs SQL: a pg `Client` or `PoolClient` as it is, or what `idempotent-receiver/sql` makes of the transactions of Drizzle,
  * Kysely, Knex and Prisma. Parameters are `$1`, `$2`, ….
@@ -19,6 +21,8 @@ export interface SqlText {
 
 /** Runs a statement and answers its rows. */
 export async function rowsOf(tx: SqlTx | SqliteTx, { text, values }: SqlText): Promise<readonly unknown[]> {
+  const given = (tx ?? {}) as Partial<SqlTx & SqliteTx>;
+  if (typeof given.query !== 'function' && typeof given.prepare !== 'function') refuseOption('tx', 'a connection with its transaction', tx);
   if ('query' in tx) return (await tx.query(text, values)).rows;
   const args: unknown[] = [];
   // `?` for each parameter, in the order in which they stand; what is in quotes is a name.

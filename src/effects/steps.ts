@@ -1,4 +1,4 @@
-import { refuseOption } from '../errors.ts';
+import { expectOptions, refuseOption } from '../errors.ts';
 import type { Context } from '../guarantee.ts';
 import type { Message } from '../message.ts';
 import { resultOf } from '../once.ts';
@@ -45,7 +45,7 @@ export interface Steps {
  * @throws ReceiverError `invalid-option`
  */
 export function steps(options: StepsOptions): Steps {
-  if (typeof options !== 'object' || options === null) refuseOption('options', 'an object', options);
+  expectOptions(options, 'an object');
   if (typeof options.store !== 'object' || options.store === null || !isJournal(options.store))
     refuseOption('store', 'a store that is a Journal', options.store);
   const receiver = createReceiver(

@@ -1,4 +1,4 @@
-import { expectNumber, refuseOption } from '../../../src/errors.ts';
+import { expectNumber, expectOptions, refuseOption } from '../../../src/errors.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import type { KafkaAdmin, KafkaConsumer } from './client.ts';
 import type { KafkaDeadLetterOption } from './dead-letter.ts';
@@ -60,7 +60,7 @@ const orders = { key: keyOrder, partition: () => '', none: () => undefined } as 
 /** @throws ReceiverError `invalid-option` */
 export function checkOptions(receiver: Receiver, options: KafkaOptions): CheckedOptions {
   if (typeof receiver?.process !== 'function') refuseOption('receiver', 'a receiver made by `createReceiver`', receiver);
-  if (typeof options !== 'object' || options === null) refuseOption('options', '`{ consumer, deadLetter }`', options);
+  expectOptions(options, '`{ consumer, deadLetter }`');
   const { consumer, deadLetter, order = 'key', transactions, watermark, horizonMs, onError = warn } = options;
   if (typeof consumer?.on !== 'function' || typeof consumer.commitOffsets !== 'function')
     refuseOption('consumer', 'the consumer of kafkajs that is going to run', consumer);

@@ -1,4 +1,4 @@
-import { expectNumber, refuseOption } from '../../../src/errors.ts';
+import { expectNumber, expectOptions, refuseOption } from '../../../src/errors.ts';
 import type { Receiver } from '../../../src/receiver.ts';
 import type { SqsClient } from './client.ts';
 import type { SqsActivity } from './link.ts';
@@ -54,6 +54,7 @@ export type CheckedOptions = Required<Omit<SqsPollerOptions, 'visibilityMs' | 'h
 
 /** @throws ReceiverError `invalid-option` */
 export function checkOptions(options: SqsPollerOptions): CheckedOptions {
+  expectOptions(options, '`{ client, queueUrl, receiver }`');
   const { queueUrl, receiver, deadLetter = 'redrive', waitMs = 20_000, polls = 1, visibilityMs, horizonMs } = options;
   checkUrl('queueUrl', queueUrl);
   if (typeof receiver?.process !== 'function') refuseOption('receiver', 'a receiver made by `createReceiver`', receiver);

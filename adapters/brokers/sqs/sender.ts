@@ -1,5 +1,5 @@
 import { realWorld, type World } from '../../../src/clock.ts';
-import { describeError, expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
+import { describeError, expectNumber, expectOptions, ReceiverError, refuseOption } from '../../../src/errors.ts';
 import { type SqsClient, sqsCalls } from './client.ts';
 import { maxMessageBytes } from './entries.ts';
 import { chunksOf, type Outgoing, outgoingOf, type Reading } from './outgoing.ts';
@@ -112,6 +112,7 @@ const behindFailed: SqsSendResult = {
 };
 
 function readingOf<Message>(options: SqsSenderOptions<Message>): Reading<Message> {
+  expectOptions(options, '`{ client, queueUrl, key }`');
   const { queueUrl, key, group, body = asText, attributes, keyAttribute = 'idempotency-key' } = options;
   if (typeof queueUrl !== 'string' || !URL.canParse(queueUrl)) refuseOption('queueUrl', 'the URL of a queue', queueUrl);
   if (typeof key !== 'function') refuseOption('key', 'a function', key);

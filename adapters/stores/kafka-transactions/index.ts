@@ -1,5 +1,5 @@
 import { realWorld, type World } from '../../../src/clock.ts';
-import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
+import { expectNumber, expectOptions, ReceiverError, refuseOption } from '../../../src/errors.ts';
 import type { Key, TransactionalStore } from '../../../src/store.ts';
 import type { KafkaClient, TopicPartition } from './client.ts';
 import type { KafkaTx } from './outgoing.ts';
@@ -92,6 +92,7 @@ const rememberedMs = 60_000;
  * @throws ReceiverError `invalid-option`
  */
 export function kafkaTransactions(options: KafkaTransactionsOptions): KafkaTransactions {
+  expectOptions(options, '`{ kafka, groupId, dedupLog }`');
   const {
     kafka,
     groupId,

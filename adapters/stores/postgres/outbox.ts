@@ -13,7 +13,7 @@ import {
   suspectsAtOnce,
 } from '../../../src/effects/outbox.ts';
 import type { SqlTx } from '../../../src/effects/sql.ts';
-import { expectNumber, ReceiverError, refuseOption } from '../../../src/errors.ts';
+import { expectNumber, expectOptions, ReceiverError, refuseOption } from '../../../src/errors.ts';
 import { isIdle, type PgClient, type PgPool, type PgQueryable, type PgResult } from './client.ts';
 import { type Names, namesOf, type SchemaOptions } from './names.ts';
 import { outboxAdmin } from './outbox-admin.ts';
@@ -64,6 +64,7 @@ export function postgresOutbox<const Name extends string, Client extends PgClien
   options: PostgresOutboxOptions<Name>,
 ): PostgresOutbox<Name> {
   if (typeof pool?.query !== 'function' || typeof pool.connect !== 'function') refuseOption('pool', 'a pg Pool', pool);
+  expectOptions(options, '`{ destinations }`');
   const { destinations, notify = false, allowDataLoss = false, world = realWorld } = options;
   checkDestinations(destinations);
   const leaseMs = expectNumber('leaseMs', options.leaseMs ?? 60_000, { atLeast: 100, atMost: 86_400_000, integer: true });

@@ -1,4 +1,4 @@
-import { ReceiverError } from '../../../src/errors.ts';
+import { expectOptions, ReceiverError, refuseOption } from '../../../src/errors.ts';
 import { keyOf } from '../../../src/key.ts';
 import { expectRetention, expectScope } from '../../../src/options.ts';
 import { isIdle, type PgQueryable } from './client.ts';
@@ -33,6 +33,8 @@ export interface RecordOnce extends SchemaOptions {
  * @throws ReceiverError `invalid-key`; `invalid-option`, also if it is known that no transaction is open; `busy` if a receiver holds a claim of it now; `parked`; what the client throws
  */
 export async function recordOnce(tx: PgQueryable, options: RecordOnce): Promise<'first' | 'duplicate'> {
+  if (typeof tx?.query !== 'function') refuseOption('tx', 'a transaction that is open', tx);
+  expectOptions(options, '`{ scope, id }`');
   const { id } = options;
   const scope = expectScope(options.scope);
   const retentionMs = expectRetention(options.retentionMs ?? 14 * 86_400_000, 1);

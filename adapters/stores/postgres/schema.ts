@@ -1,4 +1,4 @@
-import { ReceiverError } from '../../../src/errors.ts';
+import { ReceiverError, refuseOption } from '../../../src/errors.ts';
 import { type PgQueryable, sqlState } from './client.ts';
 import { verbFunctions } from './functions-schema.ts';
 import { journalStep } from './journal-schema.ts';
@@ -74,6 +74,7 @@ end if;`;
 
 /** Makes the store's tables, or brings them to this version. Run it at deployment, as a role that may create a schema. */
 export async function migrate(pool: PgQueryable, options: SchemaOptions = {}): Promise<void> {
+  if (typeof pool?.query !== 'function') refuseOption('pool', 'a pg Pool or Client', pool);
   await pool.query(migrationSql(options));
 }
 

@@ -1,4 +1,4 @@
-import { ReceiverError } from '../../../src/errors.ts';
+import { ReceiverError, refuseOption } from '../../../src/errors.ts';
 
 /**
  * The part of a SQLite connection that the store uses. `DatabaseSync` of `node:sqlite` and a `Database` of better-sqlite3 have it.
@@ -17,6 +17,12 @@ export interface SqliteStatement {
   all(...values: any[]): unknown[];
   get(...values: any[]): unknown;
   run(...values: any[]): { readonly changes: number | bigint };
+}
+
+/** @throws ReceiverError `invalid-option` */
+export function expectDatabase(db: SqliteDatabase): void {
+  if (typeof db?.prepare !== 'function' || typeof db.exec !== 'function')
+    refuseOption('db', 'an open connection of node:sqlite or better-sqlite3', db);
 }
 
 /** Whether a transaction is open. SQLite itself ends one when the disk is full or fails, and a handler might. */

@@ -4,7 +4,7 @@ import { expectNumber, refuseOption } from '../../../src/errors.ts';
 import type { DedupStore, StoreAdmin, TransactionalStore } from '../../../src/store.ts';
 import { adminVerbs } from './admin.ts';
 import { connection } from './connection.ts';
-import { type SqliteDatabase, statements } from './database.ts';
+import { expectDatabase, type SqliteDatabase, statements } from './database.ts';
 import { journalUpkeep, journalVerbs } from './journal.ts';
 import { leasedVerbs } from './leased.ts';
 import { prepareDatabase, tableNames } from './schema.ts';
@@ -53,6 +53,7 @@ export function sqliteStore<Db extends SqliteDatabase>(
   db: Db,
   options: SqliteStoreOptions = {},
 ): DedupStore & TransactionalStore<Db> & Journal & StoreAdmin {
+  expectDatabase(db);
   const { tablePrefix = 'idempotent_', lockTimeoutMs = 5_000, durability = 'full', world = realWorld, now = world.clock.wall } = options;
   const tables = tableNames(tablePrefix);
   expectNumber('lockTimeoutMs', lockTimeoutMs, { atLeast: 0, atMost: 600_000 });

@@ -13,9 +13,9 @@ import {
   type Send,
   suspectsAtOnce,
 } from '../../../src/effects/outbox.ts';
-import { expectNumber, ReceiverError } from '../../../src/errors.ts';
+import { expectNumber, expectOptions, ReceiverError } from '../../../src/errors.ts';
 import { connection } from './connection.ts';
-import { inTransaction, type SqliteDatabase, type SqliteStatement, statements } from './database.ts';
+import { expectDatabase, inTransaction, type SqliteDatabase, type SqliteStatement, statements } from './database.ts';
 import { view } from './record.ts';
 import { prepareDatabase, tableNames } from './schema.ts';
 
@@ -53,6 +53,8 @@ const maxTakeBytes = 4_194_304;
  * One relay at a time sends to a destination. Makes its tables at once. @throws ReceiverError `store` if the file can't be used, `invalid-option`
  */
 export function sqliteOutbox<const Name extends string>(db: SqliteDatabase, options: SqliteOutboxOptions<Name>): SqliteOutbox<Name> {
+  expectDatabase(db);
+  expectOptions(options, '`{ destinations }`');
   const { destinations, tablePrefix = 'idempotent_', durability = 'full', world = realWorld, now = world.clock.wall } = options;
   checkDestinations(destinations);
   const t = tableNames(tablePrefix);
