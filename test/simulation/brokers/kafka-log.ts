@@ -12,7 +12,7 @@ import type { Ledger } from '../ledger.ts';
 import type { Scenario } from '../scenario.ts';
 import type { Seen, SimStore } from '../stores.ts';
 import type { Watch } from '../watch.ts';
-import { epoch } from '../worker.ts';
+import { epoch, type Worker } from '../worker.ts';
 import { groupId, type KafkaSimBroker, wireOf } from './kafka.ts';
 
 const log = 'log';
@@ -45,12 +45,16 @@ export function logStore(parts: {
       }
       if (published.length > 0) ledger.commit(published.map((id) => ledger.runs[id - 1]!));
     },
+    fences: (transactionalId) => void owners.set(transactionalId, asking!),
     fenced({ transactionalId }) {
       refused = transactionalId;
       watch.count('fencedProducers');
       watch.tell('kafka', () => `refuses an older producer of ${transactionalId}`);
     },
   });
+  /** Whose request is being answered, and by transactional id who has asked for a producer last. */
+  let asking: Worker | undefined;
+  const owners = new Map<string, Worker>();
   let refused = '';
   broker.cluster.createTopic('out');
 
@@ -87,13 +91,14 @@ export function logStore(parts: {
           let id = '';
           try {
             return await plain.call(api, async () => {
+              asking = worker;
               try {
                 const given = await run();
                 done = true;
                 if (api === 'InitProducerId') mayFence((given as ProducerId).transactionalId);
                 return given;
               } catch (error) {
-                if ((error as { type?: string }).type === 'INVALID_PRODUCER_EPOCH') id = refused;
+                if ((error as { type?: string }).type === 'INVALID_PRODUCER_EPOCH' && owners.get(refused) !== worker) id = refused;
                 throw error;
               }
             });

@@ -33,6 +33,8 @@ interface Entry {
 export interface TransactionWatch {
   /** It will be so, whoever dies. Its records and offsets become visible soon. */
   decided?(outcome: 'committed' | 'aborted', records: ReadonlyMap<string, readonly LogRecord[]>): void;
+  /** Somebody asks for a new producer. */
+  fences?(transactionalId: string): void;
   /** A producer of an older epoch was refused. */
   fenced?(id: ProducerId): void;
 }
@@ -59,6 +61,7 @@ export class TransactionsModel {
 
   /** InitProducerId: ends what an older producer has begun, and fences it. */
   init(transactionalId: string, timeoutMs: number): ProducerId {
+    this.#watch.fences?.(transactionalId);
     const entry = this.#ids.get(transactionalId) ?? { epoch: -1, timeoutMs, open: undefined, last: undefined, sent: new Map() };
     this.#ids.set(transactionalId, entry);
     if (entry.open) {
