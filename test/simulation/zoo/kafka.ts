@@ -32,7 +32,13 @@ export const kafkaBugs: readonly Bug[] = [
     name: 'commits for a partition after it was lost',
     wild: 'kafkajs consumer.commitOffsets tries again under the next generation; #1046, #1097 (W29)',
     look: kafka,
-    patches: [{ file: `${folder}/commits.ts`, from: 'closed = true;\n      waiting?.cancel();\n      waiting = undefined;', to: '' }],
+    patches: [
+      {
+        file: `${folder}/commits.ts`,
+        from: 'closed = true;\n      end.resolve();\n      waiting?.cancel();\n      waiting = undefined;',
+        to: '',
+      },
+    ],
   },
   {
     name: 'lets one commit overtake another',
