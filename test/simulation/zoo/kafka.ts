@@ -46,7 +46,7 @@ export const kafkaBugs: readonly Bug[] = [
     look: kafka,
     patches: [
       { file: `${folder}/commits.ts`, from: 'if (!closed && !waiting && !busy)', to: 'if (!closed && !waiting)' },
-      { file: `${folder}/commits.ts`, from: 'await underWay;\n      if (closed', to: 'if (closed' },
+      { file: `${folder}/commits.ts`, from: 'await Promise.race([underWay, end.promise]);\n      if (closed', to: 'if (closed' },
     ],
   },
   {
