@@ -122,7 +122,17 @@ export function logStore(parts: {
         takeOverTimeoutMs: flushTimeoutMs * 4,
         world: worker,
       });
-      return store as unknown as WorkerStore;
+      const { assign } = store;
+      const begun = new Map<string, number>();
+      const assigning: typeof assign = (of) => {
+        const name = `${groupId}.${of.topic}.${of.partition}.`;
+        const at = broker.assignedAt(worker);
+        // The first take-over of an assignment is proof enough, whatever was heard while the one before was given back.
+        if (at !== begun.get(name)) for (const id of fencedAt.keys()) if (id.includes(name)) fencedAt.delete(id);
+        begun.set(name, at);
+        return assign(of);
+      };
+      return Object.assign(store, { assign: assigning }) as unknown as WorkerStore;
     },
   };
 }

@@ -24,8 +24,9 @@ export const groupId = 'group';
 /** Kafka may be the store too. */
 export interface KafkaSimBroker extends SimBroker {
   readonly cluster: ClusterModel;
-  /** When a worker was last a member of its group, as far as it has been told. */
+  /** When a worker was last a member of its group, as far as it has been told. `assignedAt`: when it was last given partitions. */
   memberAt(worker: Worker): number;
+  assignedAt(worker: Worker): number;
 }
 
 /** A topic of Kafka and a consumer group that reads it; read by the real adapter through a model of kafkajs. */
@@ -41,7 +42,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   const committed = new Map<string, number>();
   const dressed = new Map<Worker, WatermarkStore>();
   const transacting = new Map<Worker, KafkaTransactions>();
-  const members = new Map<Worker, number>();
+  const [members, assigned] = [new Map<Worker, number>(), new Map<Worker, number>()];
   let copies = 0;
 
   cluster.createTopic(topic, partitions);
@@ -121,6 +122,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
   const broker: KafkaSimBroker = {
     cluster,
     memberAt: (worker) => members.get(worker) ?? Number.NEGATIVE_INFINITY,
+    assignedAt: (worker) => assigned.get(worker) ?? Number.NEGATIVE_INFINITY,
     server: new Server('kafka'),
     ordered: order !== 'none',
     requestTimeoutMs: settings.requestTimeoutMs,
@@ -213,6 +215,7 @@ export function kafkaBroker(kernel: Kernel, chance: Chance, scenario: Scenario, 
           at = kernel.now;
           return run();
         });
+        if (api === 'SyncGroup') assigned.set(worker, at);
         if (api === 'SyncGroup' || api === 'Heartbeat') members.set(worker, at);
         return answer;
       },
