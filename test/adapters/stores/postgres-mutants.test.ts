@@ -87,7 +87,8 @@ async function expectCaught(mutant: StatementMutant, options: PostgresStoreOptio
     await expect(runClause(clause, () => harness)).rejects.toSatisfy(isNoSyntaxError);
     expect(places(), `statements with ${mutant.from}`).toBeGreaterThan(0);
   } finally {
-    await close?.();
+    // What a mutant has left under way may hold what is to be dropped.
+    await Promise.resolve(close?.()).catch(() => {});
   }
 }
 
