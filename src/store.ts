@@ -138,7 +138,7 @@ export interface Unit<Tx> {
   savepoint<T>(run: (tx: Tx) => Promise<T>, cause?: Cause): Promise<T>;
   /**
    * True after a savepoint whose `run` has failed because of what another transaction did, as in a deadlock. What this unit has locked for the messages
-   * before may be in the way of both, so the receiver commits it, and goes on in another unit.
+   * before may be in the way of both, so the receiver commits it, and goes on in another unit. Not where units are `chained`.
    */
   readonly crowded?: boolean | undefined;
   /**

@@ -1,5 +1,5 @@
 import type { Clock } from '../../../src/clock.ts';
-import type { Report } from './link.ts';
+import { type Report, unlessAborted } from './link.ts';
 
 /** Commits the consumed offset of one partition: coalesced, one request at a time, never backwards. */
 export interface Commits {
@@ -28,8 +28,7 @@ export function commits(options: {
 }): Commits {
   const { clock } = options;
   let committed = -1;
-  let closed = false;
-  const end = Promise.withResolvers<void>();
+  const end = new AbortController();
   let waiting: { readonly atOnce: boolean; readonly done: Promise<void>; readonly cancel: () => void } | undefined;
   let busy = false;
   let underWay: Promise<void> = Promise.resolve();
@@ -44,13 +43,13 @@ export function commits(options: {
       await options.commit(next);
       committed = next;
     } catch (error) {
-      if (closed) return;
+      if (end.signal.aborted) return;
       options.report(error, 'commit');
       again = retryMs;
     } finally {
       busy = false;
     }
-    if (!closed && options.next() > committed) waiting ??= after(again);
+    if (!end.signal.aborted && options.next() > committed) waiting ??= after(again);
   }
 
   /**
@@ -75,21 +74,20 @@ export function commits(options: {
 
   return {
     advanced() {
-      if (!closed && !waiting && !busy) waiting = after(lingerMs);
+      if (!end.signal.aborted && !waiting && !busy) waiting = after(lingerMs);
     },
     async flush() {
-      await Promise.race([underWay, end.promise]);
-      if (closed || options.next() <= committed) return;
+      await unlessAborted(end.signal, underWay);
+      if (end.signal.aborted || options.next() <= committed) return;
       // Another flush waits for the same commit.
       if (!waiting?.atOnce) {
         waiting?.cancel();
         waiting = after(0);
       }
-      await Promise.race([waiting.done, end.promise]);
+      await unlessAborted(end.signal, waiting.done);
     },
     close() {
-      closed = true;
-      end.resolve();
+      end.abort();
       waiting?.cancel();
       waiting = undefined;
     },

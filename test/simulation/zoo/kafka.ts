@@ -35,7 +35,7 @@ export const kafkaBugs: readonly Bug[] = [
     patches: [
       {
         file: `${folder}/commits.ts`,
-        from: 'closed = true;\n      end.resolve();\n      waiting?.cancel();\n      waiting = undefined;',
+        from: 'end.abort();\n      waiting?.cancel();\n      waiting = undefined;',
         to: '',
       },
     ],
@@ -45,8 +45,12 @@ export const kafkaBugs: readonly Bug[] = [
     wild: 'ours, until the simulator found it',
     look: kafka,
     patches: [
-      { file: `${folder}/commits.ts`, from: 'if (!closed && !waiting && !busy)', to: 'if (!closed && !waiting)' },
-      { file: `${folder}/commits.ts`, from: 'await Promise.race([underWay, end.promise]);\n      if (closed', to: 'if (closed' },
+      { file: `${folder}/commits.ts`, from: 'if (!end.signal.aborted && !waiting && !busy)', to: 'if (!end.signal.aborted && !waiting)' },
+      {
+        file: `${folder}/commits.ts`,
+        from: 'await unlessAborted(end.signal, underWay);\n      if (end.signal.aborted',
+        to: 'if (end.signal.aborted',
+      },
     ],
   },
   {
